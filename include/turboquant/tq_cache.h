@@ -1,0 +1,99 @@
+/* tq_cache.h: a compressed KV cache and attention over it, for any engine.
+ *
+ *     tq_cache_params p = tq_cache_params_default();
+ *     p.n_layers = 32; p.n_heads = 32; p.n_kv_heads = 8; p.head_dim = 128;
+ *     p.max_tokens = 32768; p.kv = "tq3";
+ *     tq_cache_new(&p, &cache, &err);
+ *     for each chunk of n tokens, for each layer in order:
+ *         tq_cache_attend(cache, layer, q, k, v, n, out, &err);   // attends, then stores k and v
+ *     tq_cache_free(cache);
+ *
+ * Keys and values enter as float32, keys after rotary position encoding.  The first `sinks` tokens and the newest
+ * `buffer_size` stay exact (f16); older ones are packed, `flush_batch_size` rows at a time, into pages of
+ * TQ_PAGE_TOKENS tokens, and are attended to as they are: no decompressed copy exists at any time.  A chunk attends
+ * exactly to itself and to what is stored before it.
+ *
+ * One thread uses a cache at a time; it splits work over its own n_threads workers and gives the same result for any
+ * number of them. */
+#ifndef TQ_CACHE_H
+#define TQ_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tq_status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TQ_PAGE_TOKENS 128 /* tokens of a page: one layer, one KV head */
+
+typedef struct tq_cache tq_cache;
+
+/* What is stored and how.  kv names the codec of keys and values:
+ *   f32 f16 q8 tq2 tq3 tq4 paper-mse:1..8 paper-prod:2..4   one codec for both
+ *   mlx-k{2,3,4}v{2,4}     the mlx-turboquant prototype: paper-prod keys, min-max values in groups of 32
+ *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h
+ * key_bits and value_bits, when not 0, replace the bits of that side; value_group_size, when not 0, the group of
+ * min-max values.  An option that the codec cannot honour is refused, not ignored. */
+typedef struct tq_cache_config {
+    const char *kv;
+    int key_bits, value_bits, value_group_size;
+    int buffer_size;      /* newest tokens kept exact; 0 is legal */
+    int sinks;            /* first tokens kept exact */
+    int flush_batch_size; /* rows packed at a time, 1 or more */
+} tq_cache_config;
+
+/* tq3, window 128, 4 sinks, 32 rows a flush: 160 exact rows at most, so that a page's centre is the mean of all its
+ * keys (they are in the window when its first rows are packed). */
+TQ_API tq_cache_config tq_cache_config_default(void);
+
+typedef struct tq_cache_params {
+    int n_layers, n_heads, n_kv_heads, head_dim; /* n_heads is a multiple of n_kv_heads */
+    int max_tokens;                              /* capacity; memory is reserved for it, used page by page */
+    tq_cache_config config;
+    float scale;         /* of q.k before softmax; 0 means 1/sqrt(head_dim) */
+    int n_threads;       /* 0: one a usable processor */
+    const char *kernels; /* instruction set: scalar, avx2, avx512, neon; NULL: the best that runs here */
+} tq_cache_params;
+
+TQ_API tq_cache_params tq_cache_params_default(void);
+
+TQ_API tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *err);
+TQ_API void tq_cache_free(tq_cache *cache); /* NULL is fine */
+
+/* Attend n new tokens of one layer, then store them.  The tokens follow those the layer holds.
+ *   q, out: (n, n_heads, head_dim); k, v: (n, n_kv_heads, head_dim), read before return.
+ * Query i sees everything stored and the chunk's keys 0..i.  TQ_FULL (both counts named) changes nothing. */
+TQ_API tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const float *k, const float *v, int n,
+                                 float *out, tq_error *err);
+
+/* Tokens that every layer holds. */
+TQ_API int tq_cache_length(const tq_cache *cache);
+
+/* Forget tokens from position `length` on.  Exact for tokens still in the window; below it, whole packed rows are
+ * dropped and what remains stays packed.  TQ_INVALID if length is negative or more than is stored. */
+TQ_API tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err);
+
+typedef struct tq_cache_stats {
+    int tokens;
+    int packed_tokens; /* held as codes; 0 for f32 and f16 */
+    int exact_tokens;  /* sinks, window, or everything for f32 and f16 */
+    size_t bytes;      /* allocated for them: pages in use, window, sinks, tables of the codec */
+    size_t f16_bytes;  /* the same tokens as plain f16 keys and values */
+    double bits_per_value; /* of a packed page, everything in it counted */
+} tq_cache_stats;
+
+TQ_API void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats);
+
+/* Write the cache to a file (temporary file, fsync, rename) and read it back, bit for bit.  Loading wants a cache made
+ * with the same shape and codec, and says what differs. */
+TQ_API tq_status tq_cache_save(const tq_cache *cache, const char *path, tq_error *err);
+TQ_API tq_status tq_cache_load(tq_cache *cache, const char *path, tq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

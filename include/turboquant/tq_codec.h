@@ -1,0 +1,71 @@
+/* tq_codec.h: the vector quantizer alone.  No model, no files, no threads.
+ *
+ *     tq_codec *c;
+ *     tq_codec_new("tq3", 128, 0, &c, &err);                  // 128 floats -> 50 bytes
+ *     uint8_t *rows = malloc(n * tq_codec_row_bytes(c));
+ *     tq_codec_encode(c, x, n, rows);                         // x: (n, 128)
+ *     tq_codec_query(c, q, prepared);                         // once a query: rotate it
+ *     tq_codec_score(c, prepared, rows, n, scores);           // <q, x_i> from the packed rows
+ *     tq_codec_free(c);
+ *
+ * Codecs (bits a value are codes only; tq_codec_row_bytes counts everything):
+ *
+ *   f32, f16           stored as they are
+ *   q8                 randomized Hadamard rotation, int8, one f16 scale a row
+ *   tq2, tq3, tq4      randomized Hadamard rotation, 2/3/4-bit Lloyd-Max codes of the Beta density of a rotated
+ *                      coordinate, one least-squares f16 scale a row
+ *   paper-mse:B        TurboQuant_mse (arXiv 2504.19874, Algorithm 1), B = 1..8: Haar rotation, float norm
+ *   paper-prod:B       TurboQuant_prod (Algorithm 2), B = 2..4: B-1 bits, the sign of a Gaussian sketch of the
+ *                      residual, and the residual's norm; inner products are unbiased
+ *   minmax:B[:G]       min-max integers of B = 2 or 4 bits in groups of G values (default 32), no rotation
+ *
+ * A codec is read-only once made: any number of threads may use one.  Vectors are float32; NaN and infinity come back
+ * as NaN. */
+#ifndef TQ_CODEC_H
+#define TQ_CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tq_status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tq_codec tq_codec;
+
+/* Make the codec `name` for vectors of `dim` values (2..1024, even).  `seed` selects the rotation: the same name, dim
+ * and seed always give the same rows.  TQ_INVALID names what is wrong with the name, bits or dim. */
+TQ_API tq_status tq_codec_new(const char *name, int dim, uint64_t seed, tq_codec **out, tq_error *err);
+TQ_API void tq_codec_free(tq_codec *codec); /* NULL is fine */
+
+TQ_API const char *tq_codec_name(const tq_codec *codec);
+TQ_API int tq_codec_dim(const tq_codec *codec);
+
+/* Bytes of one packed row: codes, scales and norms, everything that is stored. */
+TQ_API size_t tq_codec_row_bytes(const tq_codec *codec);
+
+/* x: (n, dim) -> rows: n * tq_codec_row_bytes.  rows needs no alignment. */
+TQ_API void tq_codec_encode(const tq_codec *codec, const float *x, int n, uint8_t *rows);
+
+/* rows -> x: (n, dim), back in the original basis. */
+TQ_API void tq_codec_decode(const tq_codec *codec, const uint8_t *rows, int n, float *x);
+
+/* Floats of a prepared query: dim, or 2*dim where the codec stores a sketch. */
+TQ_API int tq_codec_query_width(const tq_codec *codec);
+
+/* Move a query into the codec's basis.  q: (dim) -> prepared: (tq_codec_query_width). */
+TQ_API void tq_codec_query(const tq_codec *codec, const float *q, float *prepared);
+
+/* scores[i] = <q, decode(rows[i])>, read from the packed rows without decoding them; float32 sums. */
+TQ_API void tq_codec_score(const tq_codec *codec, const float *prepared, const uint8_t *rows, int n, float *scores);
+
+/* E|x - decode(encode(x))|^2 / |x|^2 that theory gives for a random direction, or a negative number where none is
+ * known (f32, f16, minmax).  For paper-prod it is dim times the variance of the inner product of unit vectors. */
+TQ_API double tq_codec_expected_distortion(const tq_codec *codec);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

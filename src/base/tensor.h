@@ -1,0 +1,50 @@
+/* tensor.h: how numbers lie in a model file.  These structures borrow: the bytes belong to the mapped file. */
+#ifndef TQ_BASE_TENSOR_H
+#define TQ_BASE_TENSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TQ_MAX_DIMS 4
+
+typedef enum tq_dtype {
+    TQ_F32, TQ_F16, TQ_BF16, TQ_F64, TQ_I64, TQ_I32, TQ_I16, TQ_I8, TQ_U64, TQ_U32, TQ_U16, TQ_U8, TQ_BOOL,
+    TQ_F8_E4M3, TQ_F8_E5M2, TQ_N_DTYPES
+} tq_dtype;
+
+const char *tq_dtype_name(tq_dtype dtype); /* "f32", ... */
+size_t tq_dtype_bytes(tq_dtype dtype);
+
+typedef struct tq_tensor {
+    const char *name;
+    tq_dtype dtype;
+    int n_dims;
+    int64_t shape[TQ_MAX_DIMS];
+    const void *data; /* row-major; aligned only as the file has it */
+    size_t bytes;
+} tq_tensor;
+
+/* A weight matrix W (rows, cols) in the form the kernels read.  y = W x. */
+typedef enum tq_matrix_kind {
+    TQ_MATRIX_F32,
+    TQ_MATRIX_F16,
+    TQ_MATRIX_BF16,
+    TQ_MATRIX_AFFINE, /* MLX: w = scale * q + bias by groups of group_size along a row */
+    TQ_N_MATRIX_KINDS
+} tq_matrix_kind;
+
+typedef struct tq_matrix {
+    tq_matrix_kind kind;
+    int rows, cols;
+    const void *data; /* (rows, cols) elements, or for AFFINE rows of cols*bits/8 bytes: a little-endian bit stream,
+                       * element k at bits k*bits.. */
+    /* AFFINE only: */
+    const void *scales, *biases; /* (rows, cols / group_size) of scale_dtype: F32, F16 or BF16 */
+    tq_dtype scale_dtype;
+    int bits, group_size;
+} tq_matrix;
+
+/* Bytes of one row of data, scales not counted. */
+size_t tq_matrix_row_bytes(const tq_matrix *matrix);
+
+#endif

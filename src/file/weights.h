@@ -1,0 +1,39 @@
+/* weights.h: the tensors of a model directory, by name.
+ * Owns: the mapped files and the table of names.  Not here: what the tensors mean (model/config). */
+#ifndef TQ_FILE_WEIGHTS_H
+#define TQ_FILE_WEIGHTS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/status.h"
+#include "base/tensor.h"
+
+typedef struct tq_weights tq_weights;
+
+/* Map every shard of a Hugging Face or MLX directory: model.safetensors.index.json and its shards, or else
+ * model.safetensors.  config is the parsed config.json; its "quantization" (or "quantization_config") entry says how
+ * MLX matrices are packed.  Borrowed until tq_weights_close. */
+tq_status tq_weights_open(const char *directory, const json_t *config, tq_weights **out, tq_error *err);
+void tq_weights_close(tq_weights *weights);
+
+/* The tensor, or NULL. */
+const tq_tensor *tq_weights_find(const tq_weights *weights, const char *name);
+
+/* The matrix stored as "<path>.weight" (and, if quantized, "<path>.scales" and "<path>.biases"), which must be
+ * (rows, cols).  Pointers into the mapped file. */
+tq_status tq_weights_matrix(const tq_weights *weights, const char *path, int rows, int cols, tq_matrix *out,
+                            tq_error *err);
+
+/* A vector of n floats stored as `name` in f32, f16 or bf16, converted into dst. */
+tq_status tq_weights_vector(const tq_weights *weights, const char *name, int n, float *dst, tq_error *err);
+
+int64_t tq_weights_total_bytes(const tq_weights *weights);
+int64_t tq_weights_total_parameters(const tq_weights *weights); /* quantized values count, scales do not */
+const char *tq_weights_description(const tq_weights *weights);  /* "bf16", "4-bit groups of 64", "mixed" */
+
+/* Iterate: 0..n-1, in the order of the files. */
+int tq_weights_count(const tq_weights *weights);
+const tq_tensor *tq_weights_at(const tq_weights *weights, int index);
+
+#endif

@@ -1,0 +1,41 @@
+/* tokenizer.h: text to token ids and back, by a Hugging Face tokenizer.json.
+ * Pipeline: added tokens split off, normalizer, pre-tokenizer, model, and a decoder for the way back.
+ * Read-only once made; any number of threads may use one. */
+#ifndef TQ_TEXT_TOKENIZER_H
+#define TQ_TEXT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct tq_tokenizer tq_tokenizer;
+
+/* Read tokenizer.json from memory.  Anything it asks for that is not supported is TQ_UNSUPPORTED, named: a tokenizer
+ * that would split differently is never used.  label names the file in error texts. */
+tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err);
+void tq_tokenizer_free(tq_tokenizer *tokenizer);
+
+/* A growing list of ids; zero-initialised is empty; release with free(list.ids). */
+typedef struct tq_ids {
+    int32_t *ids;
+    size_t n, cap;
+} tq_ids;
+
+/* Append the ids of text.  parse_control: the text of special added tokens becomes those tokens; otherwise only
+ * non-special added tokens are matched.  No beginning- or end-of-text token is added by itself.  TQ_INVALID on invalid
+ * UTF-8 with the byte offset. */
+tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
+                              tq_ids *out, tq_error *err);
+
+/* The bytes of one token as they appear in running text; special tokens give their content if with_control, else
+ * nothing.  Writes up to cap bytes and returns the full length; 0 for an id outside the vocabulary. */
+size_t tq_tokenizer_piece(const tq_tokenizer *tokenizer, int32_t id, bool with_control, char *dst, size_t cap);
+
+/* The id of a token by its exact content ("<|im_end|>"), or -1. */
+int32_t tq_tokenizer_find(const tq_tokenizer *tokenizer, const char *content);
+
+int tq_tokenizer_vocab_size(const tq_tokenizer *tokenizer); /* largest id + 1 */
+bool tq_tokenizer_is_special(const tq_tokenizer *tokenizer, int32_t id);
+
+#endif
