@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TQ_MAX_DIMS 4
+#define TQ_MAX_DIMS 6
 
 typedef enum tq_dtype {
     TQ_F32, TQ_F16, TQ_BF16, TQ_F64, TQ_I64, TQ_I32, TQ_I16, TQ_I8, TQ_U64, TQ_U32, TQ_U16, TQ_U8, TQ_BOOL,
