@@ -35,7 +35,7 @@ extern "C" {
 
 typedef struct tq_codec tq_codec;
 
-/* Make the codec `name` for vectors of `dim` values (2..1024, even).  `seed` selects the rotation: the same name, dim
+/* Make the codec `name` for vectors of `dim` values (4..1024, even; q8 and tq*: a multiple of 16 up to 512).  `seed` selects the rotation: the same name, dim
  * and seed always give the same rows.  TQ_INVALID names what is wrong with the name, bits or dim. */
 TQ_API tq_status tq_codec_new(const char *name, int dim, uint64_t seed, tq_codec **out, tq_error *err);
 TQ_API void tq_codec_free(tq_codec *codec); /* NULL is fine */

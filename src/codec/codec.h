@@ -1,0 +1,70 @@
+/* codec.h: what is inside a tq_codec.  The public face is turboquant/tq_codec.h. */
+#ifndef TQ_CODEC_CODEC_H
+#define TQ_CODEC_CODEC_H
+
+#include <stdbool.h>
+#include <turboquant/tq_codec.h>
+
+#include "base/status.h"
+#include "codec/codebook.h"
+#include "codec/rotation.h"
+
+typedef enum tq_codec_kind {
+    TQ_CODEC_F32,
+    TQ_CODEC_F16,
+    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 q8: integer levels, attended to with integer arithmetic */
+    TQ_CODEC_MSE,    /* paper-mse */
+    TQ_CODEC_PROD,   /* paper-prod */
+    TQ_CODEC_MINMAX,
+} tq_codec_kind;
+
+enum { TQ_MAX_DIM = 1024 };
+
+/* Everything but PLANAR is a row codec: a packed row expands to `width` floats in the codec's own basis, where
+ *     <q, decode(row)> = <query(q), expand(row)>   and   decode(row) = output(expand(row)),
+ * query and output linear.  PLANAR codecs have the same functions for single rows, and their own page layout
+ * (codec/page.h). */
+struct tq_codec {
+    char name[32];
+    tq_codec_kind kind;
+    int dim, width;
+    int bits, group;
+    size_t row_bytes;
+    tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD: Haar; else empty */
+    float *sketch;           /* PROD: (dim, dim) */
+    tq_codebook codebook;    /* PLANAR below 8 bits, MSE, PROD (bits - 1) */
+    uint8_t levels[256];     /* PLANAR: code -> level + 128, level in -127..127, code repeated to fill the table */
+};
+
+/* PLANAR: x already in the codec's basis (rotated, centred) -> codes (dim), 0..2^bits-1, and the row's scale: the value
+ * of level 127, rounded to f16.  decode: level / 127 * scale. */
+uint16_t tq_planar_quantize(const tq_codec *codec, const float *y, uint8_t *codes);
+
+/* Row codecs: rows -> (n, width). */
+void tq_codec_expand(const tq_codec *codec, const uint8_t *rows, int n, float *expanded);
+
+/* Back from the codec's basis: acc (width) -> x (dim).  Linear. */
+void tq_codec_output(const tq_codec *codec, const float *acc, float *x);
+
+/* Bytes of tables (rotation, sketch). */
+size_t tq_codec_table_bytes(const tq_codec *codec);
+
+/* True for f32 and f16: nothing is compressed. */
+bool tq_codec_is_exact(const tq_codec *codec);
+
+/* Bits k*bits.. of a little-endian bit stream, bits 1..8. */
+static inline unsigned tq_stream_get(const uint8_t *stream, int k, int bits) {
+    unsigned at = (unsigned)k * (unsigned)bits, byte = at / 8, shift = at % 8;
+    unsigned word = stream[byte];
+    if (shift + (unsigned)bits > 8) word |= (unsigned)stream[byte + 1] << 8;
+    return word >> shift & ((1u << bits) - 1);
+}
+
+/* The stream's bits must be zero before. */
+static inline void tq_stream_put(uint8_t *stream, int k, int bits, unsigned code) {
+    unsigned at = (unsigned)k * (unsigned)bits, byte = at / 8, shift = at % 8;
+    stream[byte] |= (uint8_t)(code << shift);
+    if (shift + (unsigned)bits > 8) stream[byte + 1] |= (uint8_t)(code >> (8 - shift));
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* page.c: owner of the page layout drawn in page.h. */
+#include "codec/page.h"
+
+#include <string.h>
+
+#include "base/half.h"
+#include "codec/row_codecs.h"
+
+int tq_block_tiles(const tq_codec *codec, tq_side side) {
+    return side == TQ_KEYS ? TQ_PAGE_TOKENS / TQ_TILE : codec->dim / TQ_TILE;
+}
+
+int tq_block_tile_vectors(const tq_codec *codec, tq_side side) {
+    return side == TQ_KEYS ? codec->dim / 4 : TQ_PAGE_TOKENS / 4;
+}
+
+size_t tq_block_tile_bytes(const tq_codec *codec, tq_side side) {
+    size_t vectors = (size_t)tq_block_tile_vectors(codec, side);
+    if (codec->bits != 3) return vectors * TQ_VECTOR_BYTES * (size_t)codec->bits / 8;
+    return (vectors / 4 + (vectors + 7) / 8) * TQ_VECTOR_BYTES;
+}
+
+static size_t tiles_bytes(const tq_codec *codec, tq_side side) {
+    return (size_t)tq_block_tiles(codec, side) * tq_block_tile_bytes(codec, side);
+}
+
+bool tq_block_has_centre(const tq_codec *codec, tq_side side) {
+    return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS;
+}
+
+size_t tq_block_bytes(const tq_codec *codec, tq_side side) {
+    if (codec->kind != TQ_CODEC_PLANAR) return TQ_PAGE_TOKENS * codec->row_bytes;
+    return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (side == TQ_KEYS ? (size_t)codec->dim * 2 : 0);
+}
+
+/* Tiles are whole multiples of 64 bytes and blocks are aligned, so these pointers are aligned too. */
+const uint16_t *tq_block_scales(const tq_codec *codec, tq_side side, const uint8_t *block) {
+    return (const uint16_t *)(const void *)(block + tiles_bytes(codec, side));
+}
+
+const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block) {
+    return tq_block_scales(codec, TQ_KEYS, block) + TQ_PAGE_TOKENS;
+}
+
+/* Where the code of (row, dim) stands: tile, vector in the tile, place in the vector. */
+typedef struct spot {
+    int tile, vector, place;
+} spot;
+
+static spot find_spot(tq_side side, int row, int dim) {
+    if (side == TQ_KEYS) return (spot){row / TQ_TILE, dim / 4, 4 * (row % TQ_TILE) + dim % 4};
+    return (spot){dim / TQ_TILE, row / 4, 4 * (dim % TQ_TILE) + row % 4};
+}
+
+static void put_bits(uint8_t *byte, int shift, unsigned mask, unsigned value) {
+    *byte = (uint8_t)((*byte & ~(mask << shift)) | value << shift);
+}
+
+/* A 3-bit group: where its low and high planes begin.  Groups before it are full. */
+static size_t group3_at(int vector) { return (size_t)(vector / 8) * 3 * TQ_VECTOR_BYTES; }
+static size_t high3_at(int vector, int vectors) {
+    return group3_at(vector) + (vector / 8 * 8 + 8 <= vectors ? 2 : 1) * TQ_VECTOR_BYTES;
+}
+
+static void put_code(const tq_codec *codec, int vectors, uint8_t *tile, spot s, unsigned code) {
+    int v = s.vector;
+    switch (codec->bits) {
+    case 8: tile[v * TQ_VECTOR_BYTES + s.place] = (uint8_t)code; break;
+    case 4: put_bits(tile + v / 2 * TQ_VECTOR_BYTES + s.place, v % 2 * 4, 15, code); break;
+    case 2: put_bits(tile + v / 4 * TQ_VECTOR_BYTES + s.place, v % 4 * 2, 3, code); break;
+    default:
+        put_bits(tile + group3_at(v) + (size_t)(v % 8 / 4 * TQ_VECTOR_BYTES + s.place), v % 4 * 2, 3, code & 3);
+        put_bits(tile + high3_at(v, vectors) + s.place, v % 8, 1, code >> 2);
+    }
+}
+
+static unsigned get_code(const tq_codec *codec, int vectors, const uint8_t *tile, spot s) {
+    int v = s.vector;
+    switch (codec->bits) {
+    case 8: return tile[v * TQ_VECTOR_BYTES + s.place];
+    case 4: return tile[v / 2 * TQ_VECTOR_BYTES + s.place] >> v % 2 * 4 & 15;
+    case 2: return tile[v / 4 * TQ_VECTOR_BYTES + s.place] >> v % 4 * 2 & 3;
+    default:
+        return (tile[group3_at(v) + (size_t)(v % 8 / 4 * TQ_VECTOR_BYTES + s.place)] >> v % 4 * 2 & 3u) |
+               (tile[high3_at(v, vectors) + (size_t)s.place] >> v % 8 & 1u) << 2;
+    }
+}
+
+void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mean) {
+    float rotated[TQ_MAX_DIM];
+    tq_rotate(&codec->rotation, mean, rotated);
+    uint16_t *centre = (uint16_t *)(uintptr_t)tq_block_centre(codec, block);
+    for (int i = 0; i < codec->dim; i++) centre[i] = tq_f32_f16(rotated[i]);
+}
+
+void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x) {
+    if (codec->kind != TQ_CODEC_PLANAR) {
+        tq_row_encode(codec, x, block + (size_t)row * codec->row_bytes);
+        return;
+    }
+    float y[TQ_MAX_DIM];
+    uint8_t codes[TQ_MAX_DIM];
+    tq_rotate(&codec->rotation, x, y);
+    if (side == TQ_KEYS) {
+        const uint16_t *centre = tq_block_centre(codec, block);
+        for (int i = 0; i < codec->dim; i++) y[i] -= tq_f16_f32(centre[i]);
+    }
+    uint16_t *scales = (uint16_t *)(uintptr_t)tq_block_scales(codec, side, block);
+    scales[row] = tq_planar_quantize(codec, y, codes);
+    size_t tile_bytes = tq_block_tile_bytes(codec, side);
+    int vectors = tq_block_tile_vectors(codec, side);
+    for (int i = 0; i < codec->dim; i++) {
+        spot s = find_spot(side, row, i);
+        put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
+    }
+}
+
+void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, int row, float *x) {
+    float y[2 * TQ_MAX_DIM];
+    if (codec->kind != TQ_CODEC_PLANAR) {
+        tq_row_expand(codec, block + (size_t)row * codec->row_bytes, y);
+    } else {
+        float scale = tq_f16_f32(tq_block_scales(codec, side, block)[row]) / 127.0f;
+        size_t tile_bytes = tq_block_tile_bytes(codec, side);
+        int vectors = tq_block_tile_vectors(codec, side);
+        for (int i = 0; i < codec->dim; i++) {
+            spot s = find_spot(side, row, i);
+            unsigned code = get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
+            y[i] = (float)((int)codec->levels[code] - 128) * scale;
+            if (side == TQ_KEYS) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
+        }
+    }
+    tq_codec_output(codec, y, x);
+}

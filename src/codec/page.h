@@ -1,0 +1,51 @@
+/* page.h: TQ_PAGE_TOKENS keys and values of one layer and KV head, packed in the order the kernels read.
+ *
+ * A page is a key block and then a value block, each laid out by its codec.
+ *
+ * Row codecs:      128 rows as in row_codecs.h, one after the other.
+ * PLANAR codecs:   tiles | 128 f16 scales | keys only: dim f16 centre (rotated basis; key = centre + levels*scale/127)
+ *
+ *   A vector is 64 codes.  Keys: 16 tokens x 4 dims, code of (token t, dim i) at place 4*(t%16) + i%4.
+ *                          Values: 16 dims x 4 tokens, code of (token t, dim i) at place 4*(i%16) + t%4.
+ *   So the same integer kernel takes 4 dims of a query against 16 keys, and 4 weights against 16 dims of values.
+ *   A tile is a run of vectors.  Keys: 8 tiles of 16 tokens, dim/4 vectors each (dims 0-3, 4-7, ...).
+ *                                Values: dim/16 tiles of 16 dims, 32 vectors each (tokens 0-3, 4-7, ...).
+ *   Bytes of a tile, by groups of 8 vectors (a last group may have 4):
+ *     8 bits: vector after vector, a byte a code.
+ *     4 bits: vectors 2j and 2j+1 share 64 bytes: low and high nibble.
+ *     2 bits: vectors 4j..4j+3 share 64 bytes: bits 0-1, 2-3, 4-5, 6-7.
+ *     3 bits: a group is 64 bytes for the low two bits of vectors 0-3, 64 for those of 4-7 (absent in a group of 4),
+ *             and 64 whose bit v is the high bit of vector v: 192 bytes for 512 codes.
+ *
+ * Version 1 of this layout; a snapshot names it. */
+#ifndef TQ_CODEC_PAGE_H
+#define TQ_CODEC_PAGE_H
+
+#include <turboquant/tq_cache.h>
+
+#include "codec/codec.h"
+
+enum { TQ_PAGE_LAYOUT_VERSION = 1, TQ_TILE = 16, TQ_VECTOR_BYTES = 64 };
+
+typedef enum tq_side { TQ_KEYS, TQ_VALUES } tq_side;
+
+size_t tq_block_bytes(const tq_codec *codec, tq_side side);
+
+/* PLANAR: number of tiles, vectors of a tile, bytes of a tile; then where scales and centre stand in the block. */
+int tq_block_tiles(const tq_codec *codec, tq_side side);
+int tq_block_tile_vectors(const tq_codec *codec, tq_side side);
+size_t tq_block_tile_bytes(const tq_codec *codec, tq_side side);
+const uint16_t *tq_block_scales(const tq_codec *codec, tq_side side, const uint8_t *block);
+const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block);
+
+/* PLANAR keys: give the block its centre, the rotated `mean` (dim), before its first row is stored. */
+void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mean);
+bool tq_block_has_centre(const tq_codec *codec, tq_side side);
+
+/* Pack x (dim) as row 0..TQ_PAGE_TOKENS-1 of a block, over whatever was there. */
+void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x);
+
+/* The row as the codes say, in the original basis: for tests and tools; attention never calls it. */
+void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, int row, float *x);
+
+#endif

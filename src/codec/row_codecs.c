@@ -1,0 +1,210 @@
+/* row_codecs.c: encoding and expanding single rows; the specification that pages and kernels are tested against. */
+#include "codec/row_codecs.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+
+static void put_u16(uint8_t *p, uint16_t v) { memcpy(p, &v, sizeof v); }
+static uint16_t get_u16(const uint8_t *p) {
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static void put_f32(uint8_t *p, float v) { memcpy(p, &v, sizeof v); }
+static float get_f32(const uint8_t *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static float norm_of(const float *x, int n) {
+    double sum = 0; /* squares of large keys leave the range of f32 early */
+    for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    return (float)sqrt(sum);
+}
+
+/* ---- PLANAR ------------------------------------------------------------------------------------------------------ */
+
+/* A finite f16, or NaN for NaN and infinity: an overflowing scale saturates at 65504, which no key of a working model
+ * reaches. */
+static uint16_t scale_to_f16(float scale) {
+    if (scale > 65504.0f && isfinite(scale)) scale = 65504.0f;
+    return isfinite(scale) ? tq_f32_f16(scale) : 0x7e00;
+}
+
+static uint16_t quantize_8bit(int dim, const float *y, uint8_t *codes) {
+    float top = 0;
+    for (int i = 0; i < dim; i++) {
+        float magnitude = fabsf(y[i]);
+        if (!(magnitude <= top)) top = magnitude; /* keeps a NaN */
+    }
+    uint16_t half = scale_to_f16(top);
+    /* Rounding the scale down would push the largest value past 127. */
+    if (tq_f16_f32(half) < top && half < 0x7bff) half++;
+    float scale = tq_f16_f32(half), inverse = scale > 0 ? 127.0f / scale : 0.0f;
+    for (int i = 0; i < dim; i++) {
+        float level = isfinite(y[i]) ? rintf(y[i] * inverse) : 0.0f;
+        level = level > 127 ? 127 : level < -127 ? -127 : level;
+        codes[i] = (uint8_t)(128 + (int)level);
+    }
+    return half;
+}
+
+uint16_t tq_planar_quantize(const tq_codec *codec, const float *y, uint8_t *codes) {
+    int dim = codec->dim;
+    if (codec->bits == 8) return quantize_8bit(dim, y, codes);
+    float norm = norm_of(y, dim);
+    if (!(norm > 0)) {
+        memset(codes, 0, (size_t)dim);
+        return norm == 0 ? 0 : 0x7e00;
+    }
+    float inverse = sqrtf((float)dim) / norm;
+    int64_t level_energy = 0; /* exact: levels are integers */
+    double product = 0;
+    for (int i = 0; i < dim; i++) {
+        codes[i] = tq_codebook_code(&codec->codebook, y[i] * inverse);
+        int level = (int)codec->levels[codes[i]] - 128;
+        level_energy += level * level;
+        product += (double)y[i] * level;
+    }
+    /* Least squares: the scale that minimises |y - scale * levels / 127|^2. */
+    return scale_to_f16((float)(product * 127.0 / (double)level_energy));
+}
+
+static void encode_planar(const tq_codec *codec, const float *x, uint8_t *row) {
+    float y[TQ_MAX_DIM];
+    uint8_t codes[TQ_MAX_DIM];
+    tq_rotate(&codec->rotation, x, y);
+    put_u16(row, tq_planar_quantize(codec, y, codes));
+    uint8_t *low = row + 2, *high = low + codec->dim / 4;
+    memset(low, 0, codec->row_bytes - 2);
+    for (int i = 0; i < codec->dim; i++) {
+        if (codec->bits != 3) {
+            tq_stream_put(low, i, codec->bits, codes[i]);
+        } else {
+            tq_stream_put(low, i, 2, codes[i] & 3u);
+            tq_stream_put(high, i, 1, codes[i] >> 2);
+        }
+    }
+}
+
+static void expand_planar(const tq_codec *codec, const uint8_t *row, float *y) {
+    float scale = tq_f16_f32(get_u16(row)) / 127.0f;
+    const uint8_t *low = row + 2, *high = low + codec->dim / 4;
+    for (int i = 0; i < codec->dim; i++) {
+        unsigned code = codec->bits != 3 ? tq_stream_get(low, i, codec->bits)
+                                         : tq_stream_get(low, i, 2) | tq_stream_get(high, i, 1) << 2;
+        y[i] = (float)((int)codec->levels[code] - 128) * scale;
+    }
+}
+
+/* ---- MSE and PROD (arXiv 2504.19874, Algorithms 1 and 2) ----------------------------------------------------------- */
+
+/* Codes of x / |x| rotated, and optionally the reconstruction in the rotated basis. */
+static float encode_directions(const tq_codec *codec, int bits, const float *x, uint8_t *stream, float *restored) {
+    float y[TQ_MAX_DIM], norm = norm_of(x, codec->dim);
+    tq_rotate(&codec->rotation, x, y);
+    float unit = sqrtf((float)codec->dim), inverse = norm > 0 ? unit / norm : 0.0f;
+    for (int i = 0; i < codec->dim; i++) {
+        uint8_t code = tq_codebook_code(&codec->codebook, y[i] * inverse);
+        tq_stream_put(stream, i, bits, code);
+        if (restored) restored[i] = codec->codebook.levels[code] * (norm / unit);
+    }
+    return norm;
+}
+
+static void expand_directions(const tq_codec *codec, int bits, const uint8_t *stream, float norm, float *y) {
+    float scale = norm / sqrtf((float)codec->dim);
+    for (int i = 0; i < codec->dim; i++) y[i] = codec->codebook.levels[tq_stream_get(stream, i, bits)] * scale;
+}
+
+static void encode_mse(const tq_codec *codec, const float *x, uint8_t *row) {
+    memset(row, 0, codec->row_bytes);
+    put_f32(row, encode_directions(codec, codec->bits, x, row + 4, NULL));
+}
+
+static void encode_prod(const tq_codec *codec, const float *x, uint8_t *row) {
+    int dim = codec->dim;
+    float restored[TQ_MAX_DIM], residual[TQ_MAX_DIM], sketched[TQ_MAX_DIM];
+    memset(row, 0, codec->row_bytes);
+    put_f32(row, encode_directions(codec, codec->bits - 1, x, row + 8, restored));
+    tq_rotate_back(&codec->rotation, restored, residual);
+    for (int i = 0; i < dim; i++) residual[i] = x[i] - residual[i];
+    put_f32(row + 4, norm_of(residual, dim));
+    tq_dense_apply(codec->sketch, dim, residual, sketched);
+    uint8_t *signs = row + 8 + (dim * (codec->bits - 1) + 7) / 8;
+    for (int i = 0; i < dim; i++) tq_stream_put(signs, i, 1, sketched[i] > 0);
+}
+
+static void expand_prod(const tq_codec *codec, const uint8_t *row, float *expanded) {
+    int dim = codec->dim;
+    expand_directions(codec, codec->bits - 1, row + 8, get_f32(row), expanded);
+    /* sqrt(pi/2)/d * |residual| * sign: <S q, that> estimates <q, residual> without bias. */
+    float step = 1.2533141373155003f / (float)dim * get_f32(row + 4);
+    const uint8_t *signs = row + 8 + (dim * (codec->bits - 1) + 7) / 8;
+    for (int i = 0; i < dim; i++) expanded[dim + i] = tq_stream_get(signs, i, 1) ? step : -step;
+}
+
+/* ---- MINMAX ------------------------------------------------------------------------------------------------------ */
+
+static void encode_minmax(const tq_codec *codec, const float *x, uint8_t *row) {
+    int dim = codec->dim, group = codec->group, top = (1 << codec->bits) - 1;
+    memset(row, 0, codec->row_bytes);
+    uint8_t *constants = row + dim * codec->bits / 8;
+    for (int g = 0; g < dim / group; g++) {
+        const float *values = x + g * group;
+        float low = values[0], high = values[0];
+        for (int i = 1; i < group; i++) {
+            if (values[i] < low) low = values[i];
+            if (values[i] > high) high = values[i];
+        }
+        /* Codes are chosen for the constants as stored. */
+        uint16_t zero_half = tq_f32_f16(low), scale_half = tq_f32_f16((high - low) / (float)top);
+        float zero = tq_f16_f32(zero_half), scale = tq_f16_f32(scale_half);
+        for (int i = 0; i < group; i++) {
+            float code = scale > 0 ? rintf((values[i] - zero) / scale) : 0.0f;
+            code = code > 0 ? (code < (float)top ? code : (float)top) : 0.0f; /* NaN becomes 0; its group's zero is NaN */
+            tq_stream_put(row, g * group + i, codec->bits, (unsigned)code);
+        }
+        put_u16(constants + 4 * g, scale_half);
+        put_u16(constants + 4 * g + 2, zero_half);
+    }
+}
+
+static void expand_minmax(const tq_codec *codec, const uint8_t *row, float *x) {
+    const uint8_t *constants = row + codec->dim * codec->bits / 8;
+    for (int i = 0; i < codec->dim; i++) {
+        const uint8_t *c = constants + 4 * (i / codec->group);
+        x[i] = tq_f16_f32(get_u16(c + 2)) + tq_f16_f32(get_u16(c)) * (float)tq_stream_get(row, i, codec->bits);
+    }
+}
+
+/* ---- any --------------------------------------------------------------------------------------------------------- */
+
+void tq_row_encode(const tq_codec *codec, const float *x, uint8_t *row) {
+    switch (codec->kind) {
+    case TQ_CODEC_F32: memcpy(row, x, codec->row_bytes); break;
+    case TQ_CODEC_F16:
+        for (int i = 0; i < codec->dim; i++) put_u16(row + 2 * i, tq_f32_f16(x[i]));
+        break;
+    case TQ_CODEC_PLANAR: encode_planar(codec, x, row); break;
+    case TQ_CODEC_MSE: encode_mse(codec, x, row); break;
+    case TQ_CODEC_PROD: encode_prod(codec, x, row); break;
+    case TQ_CODEC_MINMAX: encode_minmax(codec, x, row); break;
+    }
+}
+
+void tq_row_expand(const tq_codec *codec, const uint8_t *row, float *expanded) {
+    switch (codec->kind) {
+    case TQ_CODEC_F32: memcpy(expanded, row, codec->row_bytes); break;
+    case TQ_CODEC_F16:
+        for (int i = 0; i < codec->dim; i++) expanded[i] = tq_f16_f32(get_u16(row + 2 * i));
+        break;
+    case TQ_CODEC_PLANAR: expand_planar(codec, row, expanded); break;
+    case TQ_CODEC_MSE: expand_directions(codec, codec->bits, row + 4, get_f32(row), expanded); break;
+    case TQ_CODEC_PROD: expand_prod(codec, row, expanded); break;
+    case TQ_CODEC_MINMAX: expand_minmax(codec, row, expanded); break;
+    }
+}

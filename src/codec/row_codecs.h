@@ -1,0 +1,18 @@
+/* row_codecs.h: one packed row of every codec.  These functions own the row layouts, drawn here; all scalars are
+ * little-endian.
+ *
+ *   F32      dim f32                      F16      dim f16
+ *   PLANAR   f16 scale | dim codes of `bits`, as a bit stream (2, 4, 8 bits) or, for 3 bits, a stream of the low two
+ *            bits of every code and then a stream of the high bits.  Value: level(code) / 127 * scale.
+ *   MSE      f32 norm | bit stream of dim codes.  Value: norm / sqrt(dim) * level(code), rotated back.
+ *   PROD     f32 norm | f32 residual norm | bit stream of dim (bits-1)-bit codes | dim sign bits (1 is positive)
+ *   MINMAX   bit stream of dim codes | for every group: f16 scale, f16 zero.  Value: zero + scale * code. */
+#ifndef TQ_CODEC_ROW_CODECS_H
+#define TQ_CODEC_ROW_CODECS_H
+
+#include "codec/codec.h"
+
+void tq_row_encode(const tq_codec *codec, const float *x, uint8_t *row);  /* x: (dim) */
+void tq_row_expand(const tq_codec *codec, const uint8_t *row, float *expanded); /* (width) */
+
+#endif
