@@ -100,7 +100,7 @@ static tq_status check_name(const char *label, const char *name, tq_error *err) 
 static tq_status read_tensor(const char *label, const char *name, const json_t *entry, const uint8_t *data,
                              size_t data_bytes, tq_tensor *tensor, tq_error *err) {
     place at = {label, name, err};
-    size_t want;
+    size_t want = 0;
     if (!json_is_object(entry)) return FAIL(&at, TQ_FORMAT, "want an object with %s", "dtype, shape and data_offsets");
     TQ_TRY(read_dtype(&at, json_object_get(entry, "dtype"), &tensor->dtype));
     TQ_TRY(read_shape(&at, json_object_get(entry, "shape"), tensor, &want));

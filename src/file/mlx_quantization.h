@@ -1,0 +1,28 @@
+/* mlx_quantization.h: which matrices config.json calls quantized, and how. */
+#ifndef TQ_FILE_MLX_QUANTIZATION_H
+#define TQ_FILE_MLX_QUANTIZATION_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/status.h"
+
+typedef struct tq_mlx_quantization {
+    const json_t *entry; /* borrowed from the config; NULL: it speaks of no quantization */
+    int bits, group_size;
+} tq_mlx_quantization;
+
+/* Bits and group sizes that MLX's affine mode has. */
+bool tq_mlx_bits_known(int bits);
+bool tq_mlx_group_size_known(int group_size);
+
+/* Find the entry in the config (which may be NULL): "quantization", else "quantization_config", else the same within
+ * "text_config".  TQ_UNSUPPORTED names a mode, quant_method, bits or group size that is not read here. */
+tq_status tq_mlx_quantization_read(const json_t *config, tq_mlx_quantization *out, tq_error *err);
+
+/* Is the matrix at `path` quantized, and how?  Its own entry decides, else whether it has scales.  *out is written if
+ * *quantized. */
+tq_status tq_mlx_quantization_of(const tq_mlx_quantization *all, const char *path, bool has_scales, bool *quantized,
+                                 tq_mlx_quantization *out, tq_error *err);
+
+#endif
