@@ -1,0 +1,199 @@
+/* tokenizer.c: see tokenizer.h.
+ * Owns: the pipeline from text to ids, and the lookups.  Not here: reading the file (tokenizer_file.c,
+ * tokenizer_steps.c), the steps themselves (added_tokens.c, normalize.c, pretokenize.c, bpe.c). */
+#include "text/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "text/tokenizer_parts.h"
+
+enum {
+    cache_slots = 4096, /* pieces remembered within a call: words come again and again */
+    cache_from = 2048,  /* bytes of text from which the cache pays for itself */
+    cache_longest = 64,
+    max_text = 1 << 30
+};
+
+static tq_status read_parts(const json_t *root, tq_tokenizer *t, tq_error *err) {
+    bool byte_level;
+    if (!json_is_object(root)) return tq_fail(err, TQ_FORMAT, "not a JSON object");
+    TQ_TRY(tq_read_normalizer(json_object_get(root, "normalizer"), &t->normalizer, err));
+    TQ_TRY(tq_read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), &t->pre, &byte_level, err));
+    TQ_TRY(tq_check_post_processor(json_object_get(root, "post_processor"), err));
+    TQ_TRY(tq_read_decoder(json_object_get(root, "decoder"), t, err));
+    t->bpe.byte_level = byte_level;
+    return tq_read_model(json_object_get(root, "model"), json_object_get(root, "added_tokens"), t, err);
+}
+
+tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err) {
+    *out = NULL;
+    if (json_len > max_text) return tq_fail(err, TQ_UNSUPPORTED, "%s: larger than 1 GiB", label);
+    json_error_t place;
+    json_t *root = json_loadb(json, json_len, JSON_ALLOW_NUL, &place);
+    if (!root) return tq_fail(err, TQ_FORMAT, "%s: line %d: %s", label, place.line, place.text);
+    tq_error inner = {0};
+    tq_tokenizer *t = calloc(1, sizeof *t);
+    tq_status status = t ? read_parts(root, t, &inner) : tq_fail_memory(&inner, sizeof *t, "a tokenizer");
+    json_decref(root);
+    if (status == TQ_OK) {
+        *out = t;
+        return TQ_OK;
+    }
+    tq_tokenizer_free(t);
+    return tq_fail(err, status, "%s: %s", label, inner.text);
+}
+
+void tq_tokenizer_free(tq_tokenizer *t) {
+    if (!t) return;
+    free(t->tokens);
+    tq_text_buf_free(&t->names);
+    tq_text_buf_free(&t->pieces);
+    tq_norm_steps_free(&t->normalizer);
+    tq_norm_steps_free(&t->decode_replace);
+    tq_pre_steps_free(&t->pre);
+    tq_word_map_free(&t->bpe.vocab);
+    tq_pair_map_free(&t->bpe.merges);
+    tq_added_tokens_free(&t->added);
+    tq_added_tokens_free(&t->added_normalized);
+    free(t);
+}
+
+/* ---- encoding ---- */
+
+/* A piece seen before in this stretch of text, and where its ids stand in the output. */
+typedef struct seen_piece {
+    const char *text;
+    size_t first_id;
+    uint32_t length, n_ids, hash, stretch;
+} seen_piece;
+
+typedef struct encoder {
+    const tq_tokenizer *tokenizer;
+    bool parse_control;
+    tq_regex_scratch *regex;
+    tq_bpe_scratch bpe;
+    tq_pieces pieces;
+    tq_text_buf normal;
+    seen_piece *seen; /* (cache_slots), direct-mapped; NULL until a long text comes */
+    uint32_t stretch; /* entries of other stretches point to text that is gone */
+    tq_ids *out;
+    tq_error *err;
+} encoder;
+
+static tq_status add_id(encoder *e, int32_t id) {
+    TQ_TRY(tq_array_reserve(&e->out->ids, e->out->n, 1, &e->out->cap, sizeof id, "token ids", e->err));
+    e->out->ids[e->out->n++] = id;
+    return TQ_OK;
+}
+
+static tq_status encode_piece(encoder *e, const char *piece, size_t length) {
+    tq_ids *out = e->out;
+    if (!e->seen || length > cache_longest) {
+        return tq_bpe_encode(&e->tokenizer->bpe, &e->bpe, piece, length, out, e->err);
+    }
+    uint32_t hash = tq_bytes_hash(piece, length);
+    seen_piece *slot = &e->seen[hash % cache_slots];
+    if (slot->stretch == e->stretch && slot->hash == hash && slot->length == length &&
+        memcmp(slot->text, piece, length) == 0) {
+        TQ_TRY(tq_array_reserve(&out->ids, out->n, slot->n_ids, &out->cap, sizeof *out->ids, "token ids", e->err));
+        if (slot->n_ids) memcpy(out->ids + out->n, out->ids + slot->first_id, slot->n_ids * sizeof *out->ids);
+        out->n += slot->n_ids;
+        return TQ_OK;
+    }
+    size_t first = out->n;
+    TQ_TRY(tq_bpe_encode(&e->tokenizer->bpe, &e->bpe, piece, length, out, e->err));
+    *slot = (seen_piece){piece, first, (uint32_t)length, (uint32_t)(out->n - first), hash, e->stretch};
+    return TQ_OK;
+}
+
+/* Text that holds no added token, normalised. */
+static tq_status encode_plain(encoder *e, const char *text, size_t length, bool at_start) {
+    if (length == 0) return TQ_OK;
+    if (!e->seen && length >= cache_from) {
+        e->seen = calloc(cache_slots, sizeof *e->seen);
+        if (!e->seen) return tq_fail_memory(e->err, cache_slots * sizeof *e->seen, "pieces");
+    }
+    e->stretch++;
+    TQ_TRY(tq_pretokenize(&e->tokenizer->pre, e->regex, text, length, at_start, &e->pieces, e->err));
+    for (size_t i = 0; i < e->pieces.n; i++) {
+        tq_piece piece = e->pieces.pieces[i];
+        TQ_TRY(encode_piece(e, e->pieces.text.data + piece.start, piece.length));
+    }
+    return TQ_OK;
+}
+
+/* Text between two tokens that are looked for before normalising. */
+static tq_status encode_raw(encoder *e, const char *text, size_t length, bool at_start) {
+    const tq_tokenizer *t = e->tokenizer;
+    if (length == 0) return TQ_OK;
+    if (t->normalizer.n) {
+        TQ_TRY(tq_normalize(&t->normalizer, text, length, &e->normal, e->err));
+        text = e->normal.data, length = e->normal.n;
+    }
+    tq_added_walk walk = {.text = text, .length = length, .with_special = e->parse_control, .scratch = e->regex};
+    for (int32_t id = 0; id >= 0;) {
+        size_t start, end;
+        TQ_TRY(tq_added_walk_next(&t->added_normalized, &walk, &start, &end, &id, e->err));
+        TQ_TRY(encode_plain(e, text + start, end - start, at_start && start == 0));
+        if (id >= 0) TQ_TRY(add_id(e, id));
+    }
+    return TQ_OK;
+}
+
+static tq_status encode(encoder *e, const char *text, size_t length) {
+    tq_added_walk walk = {.text = text, .length = length, .with_special = e->parse_control};
+    TQ_TRY(tq_regex_scratch_new(&e->regex, e->err));
+    walk.scratch = e->regex;
+    for (int32_t id = 0; id >= 0;) {
+        size_t start, end;
+        TQ_TRY(tq_added_walk_next(&e->tokenizer->added, &walk, &start, &end, &id, e->err));
+        TQ_TRY(encode_raw(e, text + start, end - start, start == 0));
+        if (id >= 0) TQ_TRY(add_id(e, id));
+    }
+    return TQ_OK;
+}
+
+tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
+                              tq_ids *out, tq_error *err) {
+    if (text_len == 0) return TQ_OK;
+    if (text_len > max_text) return tq_fail(err, TQ_INVALID, "text of %zu bytes (at most 1 GiB)", text_len);
+    size_t valid = tq_utf8_valid_prefix(text, text_len);
+    if (valid < text_len) return tq_fail(err, TQ_INVALID, "text is not valid UTF-8 at byte %zu", valid);
+    size_t before = out->n;
+    encoder e = {.tokenizer = tokenizer, .parse_control = parse_control, .out = out, .err = err};
+    tq_status status = encode(&e, text, text_len);
+    if (status != TQ_OK) out->n = before;
+    tq_regex_scratch_free(e.regex);
+    tq_bpe_scratch_free(&e.bpe);
+    tq_pieces_free(&e.pieces);
+    tq_text_buf_free(&e.normal);
+    free(e.seen);
+    return status;
+}
+
+/* ---- lookups ---- */
+
+static const tq_token *find_token(const tq_tokenizer *t, int32_t id) {
+    return id >= 0 && (size_t)id < t->n_tokens && t->tokens[id].name ? &t->tokens[id] : NULL;
+}
+
+size_t tq_tokenizer_piece(const tq_tokenizer *tokenizer, int32_t id, bool with_control, char *dst, size_t cap) {
+    const tq_token *token = find_token(tokenizer, id);
+    if (!token || (token->special && !with_control)) return 0;
+    size_t n = token->piece_len < cap ? token->piece_len : cap;
+    if (n) memcpy(dst, tokenizer->pieces.data + token->piece, n);
+    return token->piece_len;
+}
+
+int32_t tq_tokenizer_find(const tq_tokenizer *tokenizer, const char *content) {
+    return tq_word_map_get(&tokenizer->bpe.vocab, content, strlen(content));
+}
+
+int tq_tokenizer_vocab_size(const tq_tokenizer *tokenizer) { return (int)tokenizer->n_tokens; }
+
+bool tq_tokenizer_is_special(const tq_tokenizer *tokenizer, int32_t id) {
+    const tq_token *token = find_token(tokenizer, id);
+    return token && token->special;
+}

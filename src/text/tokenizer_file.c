@@ -1,0 +1,257 @@
+/* tokenizer_file.c: the model and the added tokens of a tokenizer.json, and the pieces made from them.
+ * The file is not trusted: ids are bounded and unique, merges name known tokens. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "text/tokenizer_parts.h"
+
+/* One line of an error text: no control characters of the file in it. */
+static const char *show(const char *text, size_t length, char shown[64]) {
+    size_t n = length < 60 ? length : 60;
+    for (size_t i = 0; i < n; i++) shown[i] = (uint8_t)text[i] < 0x20 ? '?' : text[i];
+    shown[n] = '\0';
+    return shown;
+}
+
+static tq_status read_id(const json_t *value, const char *name, size_t length, int32_t *id, tq_error *err) {
+    char shown[64];
+    if (!json_is_integer(value)) {
+        return tq_fail(err, TQ_FORMAT, "the id of \"%s\" is not an integer", show(name, length, shown));
+    }
+    json_int_t number = json_integer_value(value);
+    if (number < 0 || number > TQ_MAX_TOKEN_ID) {
+        return tq_fail(err, TQ_FORMAT, "the id of \"%s\" is %lld (want 0 to %d)", show(name, length, shown),
+                       (long long)number, TQ_MAX_TOKEN_ID);
+    }
+    *id = (int32_t)number;
+    return TQ_OK;
+}
+
+/* Give a token its id.  names was sized beforehand, so that it does not move under the keys of the vocabulary. */
+static tq_status place_token(tq_tokenizer *t, const char *name, size_t length, int32_t id, tq_error *err) {
+    char shown[64], other[64];
+    tq_token *token = &t->tokens[id];
+    if (token->name) {
+        return tq_fail(err, TQ_FORMAT, "\"%s\" and \"%s\" have the same id %d",
+                       show(token->name, token->name_len, other), show(name, length, shown), (int)id);
+    }
+    const char *kept = t->names.data + t->names.n;
+    TQ_TRY(tq_text_buf_add(&t->names, name, length, err));
+    token->name = kept;
+    token->name_len = (uint32_t)length;
+    return tq_word_map_put(&t->bpe.vocab, kept, length, id, err);
+}
+
+/* Sizes of tokens and names. */
+static tq_status measure(const json_t *vocab, const json_t *added, tq_tokenizer *t, tq_error *err) {
+    size_t bytes = 1;
+    int32_t id, largest = -1;
+    const char *name;
+    const json_t *value;
+    json_object_foreach((json_t *)vocab, name, value) {
+        size_t length = strlen(name);
+        TQ_TRY(read_id(value, name, length, &id, err));
+        bytes += length;
+        if (id > largest) largest = id;
+    }
+    for (size_t i = 0; i < json_array_size(added); i++) {
+        const json_t *token = json_array_get(added, i), *content;
+        if (!json_is_object(token)) return tq_fail(err, TQ_FORMAT, "added_tokens: element %zu is not an object", i);
+        TQ_TRY(tq_member_string(token, "added_tokens", "content", true, &content, err));
+        size_t length = json_string_length(content);
+        TQ_TRY(read_id(json_object_get(token, "id"), json_string_value(content), length, &id, err));
+        bytes += length;
+        if (id > largest) largest = id;
+    }
+    if (largest < 0) return tq_fail(err, TQ_FORMAT, "the vocabulary is empty");
+    t->n_tokens = (size_t)largest + 1;
+    t->tokens = calloc(t->n_tokens, sizeof *t->tokens);
+    if (!t->tokens) return tq_fail_memory(err, t->n_tokens * sizeof *t->tokens, "the vocabulary");
+    return tq_array_reserve(&t->names.data, 0, bytes, &t->names.cap, 1, "the vocabulary", err);
+}
+
+static tq_status read_vocab(const json_t *vocab, tq_tokenizer *t, tq_error *err) {
+    const char *name;
+    const json_t *value;
+    json_object_foreach((json_t *)vocab, name, value) {
+        TQ_TRY(place_token(t, name, strlen(name), (int32_t)json_integer_value(value), err));
+    }
+    return TQ_OK;
+}
+
+/* The two halves of a merge: "a b" or ["a", "b"]. */
+static tq_status read_halves(const json_t *merge, size_t number, const char *half[2], size_t length[2],
+                             tq_error *err) {
+    if (json_is_string(merge)) {
+        const char *text = json_string_value(merge);
+        size_t n = json_string_length(merge);
+        const char *space = memchr(text, ' ', n);
+        if (space && !memchr(space + 1, ' ', n - (size_t)(space + 1 - text))) {
+            half[0] = text, length[0] = (size_t)(space - text);
+            half[1] = space + 1, length[1] = n - length[0] - 1;
+            return TQ_OK;
+        }
+    } else if (json_array_size(merge) == 2 && json_is_string(json_array_get(merge, 0)) &&
+               json_is_string(json_array_get(merge, 1))) {
+        for (size_t i = 0; i < 2; i++) {
+            half[i] = json_string_value(json_array_get(merge, i));
+            length[i] = json_string_length(json_array_get(merge, i));
+        }
+        return TQ_OK;
+    }
+    return tq_fail(err, TQ_FORMAT, "model BPE: merge %zu is neither \"a b\" nor [\"a\", \"b\"]", number);
+}
+
+static tq_status read_merges(const json_t *merges, tq_bpe *bpe, tq_error *err) {
+    tq_text_buf joined = {0};
+    tq_status status = TQ_OK;
+    for (size_t i = 0; i < json_array_size(merges) && status == TQ_OK; i++) {
+        const char *half[2], *unknown = NULL;
+        size_t length[2], unknown_len = 0;
+        status = read_halves(json_array_get(merges, i), i, half, length, err);
+        if (status != TQ_OK) break;
+        joined.n = 0;
+        status = tq_text_buf_add(&joined, half[0], length[0], err);
+        if (status == TQ_OK) status = tq_text_buf_add(&joined, half[1], length[1], err);
+        if (status != TQ_OK) break;
+        int32_t left = tq_word_map_get(&bpe->vocab, half[0], length[0]);
+        int32_t right = tq_word_map_get(&bpe->vocab, half[1], length[1]);
+        int32_t both = tq_word_map_get(&bpe->vocab, joined.data ? joined.data : "", joined.n);
+        if (both < 0) unknown = joined.data ? joined.data : "", unknown_len = joined.n;
+        if (right < 0) unknown = half[1], unknown_len = length[1];
+        if (left < 0) unknown = half[0], unknown_len = length[0];
+        if (unknown) {
+            char shown[64];
+            status = tq_fail(err, TQ_FORMAT, "model BPE: merge %zu names \"%s\", which is not in the vocabulary", i,
+                             show(unknown, unknown_len, shown));
+            break;
+        }
+        uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+        status = tq_pair_map_put(&bpe->merges, key, both, (int32_t)i, err);
+    }
+    tq_text_buf_free(&joined);
+    return status;
+}
+
+static tq_status check_absent(const json_t *model, const char *name, tq_error *err) {
+    const json_t *value;
+    TQ_TRY(tq_member_string(model, "model BPE", name, false, &value, err));
+    if (!value || json_string_length(value) == 0) return TQ_OK;
+    return tq_fail(err, TQ_UNSUPPORTED, "model BPE: %s is not supported", name);
+}
+
+static tq_status read_options(const json_t *model, tq_tokenizer *t, tq_error *err) {
+    tq_bpe *bpe = &t->bpe;
+    const json_t *dropout = json_object_get(model, "dropout"), *unk;
+    if (dropout && !json_is_null(dropout) && !(json_is_number(dropout) && json_number_value(dropout) == 0.0)) {
+        return tq_fail(err, TQ_UNSUPPORTED, "model BPE: dropout is not supported");
+    }
+    TQ_TRY(check_absent(model, "continuing_subword_prefix", err));
+    TQ_TRY(check_absent(model, "end_of_word_suffix", err));
+    TQ_TRY(tq_member_bool(model, "model BPE", "fuse_unk", false, &bpe->fuse_unk, err));
+    TQ_TRY(tq_member_bool(model, "model BPE", "byte_fallback", false, &bpe->byte_fallback, err));
+    TQ_TRY(tq_member_bool(model, "model BPE", "ignore_merges", false, &bpe->ignore_merges, err));
+    TQ_TRY(tq_member_string(model, "model BPE", "unk_token", false, &unk, err));
+    bpe->unk_id = -1;
+    if (unk) {
+        bpe->unk_id = tq_word_map_get(&bpe->vocab, json_string_value(unk), json_string_length(unk));
+        if (bpe->unk_id < 0) return tq_fail(err, TQ_FORMAT, "model BPE: unk_token is not in the vocabulary");
+    }
+    if (bpe->byte_level && bpe->byte_fallback) {
+        return tq_fail(err, TQ_UNSUPPORTED, "model BPE: byte_fallback with a ByteLevel pre_tokenizer is not supported");
+    }
+    for (int byte = 0; byte < 256; byte++) {
+        static const char digits[] = "0123456789ABCDEF";
+        char code[6] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'}, utf8[3];
+        int n = tq_byte_level_char((uint8_t)byte, utf8);
+        bpe->byte_ids[byte] = tq_word_map_get(&bpe->vocab, utf8, (size_t)n);
+        bpe->fallback_ids[byte] = tq_word_map_get(&bpe->vocab, code, sizeof code);
+    }
+    return TQ_OK;
+}
+
+static tq_status read_added(const json_t *json, tq_tokenizer *t, tq_error *err) {
+    static const char part[] = "added_tokens";
+    const json_t *content;
+    tq_added_token token = {0};
+    bool normalized;
+    TQ_TRY(tq_member_string(json, part, "content", true, &content, err));
+    const char *text = json_string_value(content);
+    size_t length = json_string_length(content);
+    token.id = (int32_t)json_integer_value(json_object_get(json, "id"));
+    TQ_TRY(tq_member_bool(json, part, "special", false, &token.special, err));
+    TQ_TRY(tq_member_bool(json, part, "single_word", false, &token.single_word, err));
+    TQ_TRY(tq_member_bool(json, part, "lstrip", false, &token.lstrip, err));
+    TQ_TRY(tq_member_bool(json, part, "rstrip", false, &token.rstrip, err));
+    TQ_TRY(tq_member_bool(json, part, "normalized", !token.special, &normalized, err));
+
+    int32_t known = tq_word_map_get(&t->bpe.vocab, text, length);
+    char shown[64];
+    if (known >= 0 && known != token.id) {
+        return tq_fail(err, TQ_FORMAT, "added_tokens: \"%s\" has the ids %d and %d", show(text, length, shown),
+                       (int)known, (int)token.id);
+    }
+    if (known < 0) TQ_TRY(place_token(t, text, length, token.id, err));
+    t->tokens[token.id].added = true;
+    t->tokens[token.id].special |= token.special;
+    if (!normalized) return tq_added_tokens_put(&t->added, &token, text, length, err);
+    tq_text_buf normal = {0};
+    tq_status status = tq_normalize(&t->normalizer, text, length, &normal, err);
+    if (status == TQ_OK) status = tq_added_tokens_put(&t->added_normalized, &token, normal.data, normal.n, err);
+    tq_text_buf_free(&normal);
+    return status;
+}
+
+static int hex_value(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+
+/* The bytes of a token in running text. */
+static tq_status make_piece(tq_tokenizer *t, tq_token *token, tq_text_buf *work, tq_error *err) {
+    const char *name = token->name;
+    size_t n = token->name_len;
+    token->piece = t->pieces.n;
+    TQ_TRY(tq_array_reserve(&work->data, 0, n + 1, &work->cap, 1, "a token", err));
+    if (t->decode_byte_level && !token->added && tq_byte_level_decode(name, n, work->data, &work->n)) {
+        TQ_TRY(tq_text_buf_add(&t->pieces, work->data, work->n, err));
+    } else if (t->decode_byte_fallback && n == 6 && memcmp(name, "<0x", 3) == 0 && name[5] == '>' &&
+               hex_value(name[3]) >= 0 && hex_value(name[4]) >= 0) {
+        char byte = (char)(hex_value(name[3]) * 16 + hex_value(name[4]));
+        TQ_TRY(tq_text_buf_add(&t->pieces, &byte, 1, err));
+    } else if (t->decode_replace.n) {
+        TQ_TRY(tq_normalize(&t->decode_replace, name, n, work, err));
+        TQ_TRY(tq_text_buf_add(&t->pieces, work->data, work->n, err));
+    } else {
+        TQ_TRY(tq_text_buf_add(&t->pieces, name, n, err));
+    }
+    if (t->pieces.n > (size_t)1 << 30) return tq_fail(err, TQ_UNSUPPORTED, "the vocabulary is larger than 1 GiB");
+    token->piece_len = (uint32_t)(t->pieces.n - token->piece);
+    return TQ_OK;
+}
+
+tq_status tq_read_model(const json_t *model, const json_t *added_tokens, tq_tokenizer *t, tq_error *err) {
+    const json_t *type;
+    if (!json_is_object(model)) return tq_fail(err, TQ_FORMAT, "no object \"model\"");
+    const json_t *vocab = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges");
+    TQ_TRY(tq_member_string(model, "model", "type", false, &type, err));
+    if (type && strcmp(json_string_value(type), "BPE") != 0) {
+        return tq_fail(err, TQ_UNSUPPORTED, "model %.80s is not supported", json_string_value(type));
+    }
+    if (!json_is_object(vocab)) return tq_fail(err, TQ_FORMAT, "model BPE: vocab is not an object");
+    if (!json_is_array(merges)) return tq_fail(err, TQ_FORMAT, "model BPE: merges is not an array");
+    if (added_tokens && !json_is_null(added_tokens) && !json_is_array(added_tokens)) {
+        return tq_fail(err, TQ_FORMAT, "added_tokens is not an array");
+    }
+    TQ_TRY(measure(vocab, added_tokens, t, err));
+    TQ_TRY(read_vocab(vocab, t, err));
+    TQ_TRY(read_merges(merges, &t->bpe, err));
+    TQ_TRY(read_options(model, t, err));
+    for (size_t i = 0; i < json_array_size(added_tokens); i++) {
+        TQ_TRY(read_added(json_array_get(added_tokens, i), t, err));
+    }
+    tq_text_buf work = {0};
+    tq_status status = TQ_OK;
+    for (size_t i = 0; i < t->n_tokens && status == TQ_OK; i++) {
+        if (t->tokens[i].name) status = make_piece(t, &t->tokens[i], &work, err);
+    }
+    tq_text_buf_free(&work);
+    return status;
+}
