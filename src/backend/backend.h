@@ -1,0 +1,81 @@
+/* backend.h: where tensors live and operations run: one table of operations a kind of device.
+ *
+ * model/ and cache/ see only this.  Activations are float32, row-major, with shapes in parentheses.  Every operation
+ * gives the same result for any number of threads.  Operations cannot fail: what they need is reserved before. */
+#ifndef TQ_BACKEND_BACKEND_H
+#define TQ_BACKEND_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/tensor.h"
+#include "codec/codec.h"
+
+typedef struct tq_backend tq_backend;
+
+/* Keys and values of one layer, as the cache keeps them.  KV head h of page p stands at pages[p] + h * page_bytes: its
+ * key block, and its value block at value_at.  Exact rows: (n_kv_heads, exact_cap, head_dim) f16, sinks first, then the
+ * window.  Token order: sinks, packed rows, window. */
+typedef struct tq_kv_store {
+    const tq_codec *key, *value;
+    int n_kv_heads, head_dim;
+    uint8_t *const *pages;
+    size_t page_bytes, value_at;
+    int n_packed;
+    uint16_t *exact_k, *exact_v;
+    int exact_cap, n_sinks, n_window;
+} tq_kv_store;
+
+/* Attention of n new tokens to everything stored and, causally, to themselves.
+ * q, out: (n, n_heads, head_dim); k, v: (n, n_kv_heads, head_dim). */
+typedef struct tq_attend_args {
+    const tq_kv_store *store;
+    int n_heads, n;
+    float scale; /* of q.k */
+    const float *q, *k, *v;
+    float *out;
+    void *scratch; /* tq_backend_attend_bytes(), 64-byte aligned */
+} tq_attend_args;
+
+/* The queue of rows that are not packed: the window, then n chunk rows k, v: (n, n_kv_heads, head_dim).  Pack its first
+ * n_pack rows behind the n_packed that are there (pages are in place), then make the rest the window.  New pages get
+ * their centre from the rows of the queue that will fill them. */
+typedef struct tq_flush_args {
+    tq_kv_store *store; /* n_packed and n_window are updated */
+    const float *k, *v;
+    int n, n_pack;
+} tq_flush_args;
+
+typedef struct tq_backend_ops {
+    void (*free)(tq_backend *backend);
+    /* x (n, dim) = rows ids of table */
+    void (*embed)(tq_backend *backend, const tq_matrix *table, const int32_t *ids, int n, float *x);
+    /* y (n, rows) = x (n, cols) W^T + bias (rows) or NULL */
+    void (*matmul)(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y);
+    /* y (n, dim) = x / sqrt(mean(x^2) + eps) * weight (dim) */
+    void (*rms_norm)(tq_backend *backend, const float *x, const float *weight, int n, int dim, float eps, float *y);
+    /* x += y, count values */
+    void (*add)(tq_backend *backend, float *x, const float *y, size_t count);
+    /* gate = silu(gate) * up, count values */
+    void (*silu_mul)(tq_backend *backend, float *gate, const float *up, size_t count);
+    /* Rotate pairs (i, i + head_dim/2) of x (n, n_heads, head_dim); angles (n, head_dim/2, 2) are cosine, sine. */
+    void (*rope)(tq_backend *backend, float *x, const float *angles, int n, int n_heads, int head_dim);
+    void (*attend)(tq_backend *backend, const tq_attend_args *args);
+    void (*flush)(tq_backend *backend, const tq_flush_args *args);
+    /* Scratch that attend needs for chunks of up to max_n tokens and up to max_tokens stored. */
+    size_t (*attend_bytes)(const tq_backend *backend, const tq_codec *key, const tq_codec *value, int n_heads,
+                           int n_kv_heads, int head_dim, int max_n, int max_tokens);
+} tq_backend_ops;
+
+struct tq_backend {
+    const tq_backend_ops *ops;
+    char name[32]; /* "cpu/avx512" */
+    int n_threads;
+};
+
+/* kernels: an instruction set, or NULL (see kernels.h).  max_cols: the widest matrix that matmul will see. */
+tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, tq_backend **out, tq_error *err);
+void tq_backend_free(tq_backend *backend); /* NULL is fine */
+
+#endif

@@ -1,0 +1,396 @@
+/* cpu_attend.c: attention over packed pages, exact rows and the chunk itself.
+ *
+ * A unit of work is one KV head, one block of query rows (the heads of its group times some tokens) and one part of the
+ * keys.  It leaves a partial (max, sum, acc): softmax weights relative to max, not yet divided.  Parts over packed pages
+ * stand in the value codec's basis; merge_block brings them back, adds the exact part and divides.  Units are cut by
+ * sizes that do not depend on the number of threads, so results do not either. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/cpu_backend.h"
+#include "codec/page.h"
+
+enum {
+    BLOCK_ROWS = 64,     /* query rows of a unit, if the group is not larger */
+    SPLIT_TOKENS = 4,    /* chunks up to this many tokens split the pages too */
+    SPLIT_PAGES = 8,     /* pages of a split */
+    EXPAND_ROWS = 16,    /* rows of a row codec expanded at a time */
+    KEY_BLOCK = TQ_PAGE_TOKENS,
+};
+
+static size_t round64(size_t n) { return (n + 63) / 64 * 64; }
+static int min_int(int a, int b) { return a < b ? a : b; }
+static int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+/* ---- shape of the work and its memory -------------------------------------------------------------------------------- */
+
+typedef struct work_shape {
+    int group;        /* query heads of a KV head */
+    int block_tokens; /* tokens of a query block */
+    int block_rows;   /* group * block_tokens */
+    int n_blocks, n_splits, split_pages;
+    int key_width, value_width, int_stride;
+    size_t part_floats;   /* one packed or exact part of a block: max, sum, acc */
+    size_t worker_floats; /* scratch of a worker */
+} work_shape;
+
+static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
+    work_shape s = {.group = n_heads / n_kv_heads, .key_width = key->width, .value_width = value->width};
+    s.block_tokens = BLOCK_ROWS / s.group > 1 ? BLOCK_ROWS / s.group : 1;
+    if (s.block_tokens > n) s.block_tokens = n;
+    s.block_rows = s.group * s.block_tokens;
+    s.n_blocks = ceil_div(n, s.block_tokens);
+    s.split_pages = n <= SPLIT_TOKENS ? SPLIT_PAGES : (n_pages > 0 ? n_pages : 1);
+    s.n_splits = ceil_div(n_pages, s.split_pages);
+    s.int_stride = (int)round64((size_t)(key->dim > KEY_BLOCK ? key->dim : KEY_BLOCK));
+    size_t rows = (size_t)s.block_rows;
+    s.part_floats = round64(rows * (2 + (size_t)s.value_width));
+    size_t tile_bytes = (size_t)(key->dim > KEY_BLOCK ? key->dim : KEY_BLOCK) / 4 * TQ_VECTOR_BYTES;
+    size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
+    s.worker_floats = round64(rows * (size_t)s.key_width)            /* prepared queries */
+                      + round64(rows * KEY_BLOCK)                    /* scores, then weights */
+                      + 2 * round64(rows * (size_t)s.int_stride)     /* integers of queries, of weights */
+                      + 4 * round64(rows)                            /* their steps and sums */
+                      + round64(rows * TQ_TILE)                      /* dots */
+                      + round64(rows)                                /* centre scores */
+                      + round64(EXPAND_ROWS * width)                 /* expanded rows */
+                      + round64(tile_bytes / sizeof(float));         /* unpacked tile */
+    return s;
+}
+
+typedef struct worker_scratch {
+    float *queries, *scores, *offsets, *expanded;
+    tq_int_vectors q_int, w_int;
+    int32_t *dots;
+    uint8_t *unpacked;
+} worker_scratch;
+
+static float *take(float **at, size_t floats) {
+    float *p = *at;
+    *at += round64(floats);
+    return p;
+}
+
+static tq_int_vectors take_int(float **at, size_t rows, int stride) {
+    int8_t *bytes = (int8_t *)take(at, rows * (size_t)stride); /* 4 bytes a place: wide, high, low */
+    size_t plane = rows * (size_t)stride;
+    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane, .stride = stride};
+    v.step = take(at, rows);
+    v.sum = (int32_t *)(void *)take(at, rows);
+    return v;
+}
+
+static worker_scratch lay_out(const work_shape *s, float *at) {
+    worker_scratch w;
+    size_t rows = (size_t)s->block_rows;
+    int width = s->key_width > s->value_width ? s->key_width : s->value_width;
+    w.queries = take(&at, rows * (size_t)s->key_width);
+    w.scores = take(&at, rows * KEY_BLOCK);
+    w.q_int = take_int(&at, rows, s->int_stride);
+    w.w_int = take_int(&at, rows, s->int_stride);
+    w.dots = (int32_t *)(void *)take(&at, rows * TQ_TILE);
+    w.offsets = take(&at, rows);
+    w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
+    w.unpacked = (uint8_t *)at;
+    return w;
+}
+
+/* Everything that a unit of work reads. */
+typedef struct attend_job {
+    const tq_kernels *kernels;
+    const tq_attend_args *args;
+    work_shape shape;
+    int n_pages;
+    float *packed_parts; /* (n_kv_heads, n_blocks, n_splits, part_floats) */
+    float *exact_parts;  /* (n_kv_heads, n_blocks, part_floats) */
+    float *workers;      /* (n_threads, worker_floats) */
+} attend_job;
+
+size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const tq_codec *value, int n_heads,
+                           int n_kv_heads, int head_dim, int max_n, int max_tokens) {
+    (void)head_dim;
+    int max_pages = ceil_div(max_tokens, TQ_PAGE_TOKENS);
+    size_t parts = 0, workers = 0;
+    for (int n = 1; n <= max_n; n++) { /* block sizes depend on n in steps; a few hundred shapes are nothing */
+        work_shape s = shape_of(key, value, n_heads, n_kv_heads, n, max_pages);
+        size_t floats = (size_t)n_kv_heads * (size_t)s.n_blocks * (size_t)(s.n_splits + 1) * s.part_floats;
+        if (floats > parts) parts = floats;
+        if (s.worker_floats > workers) workers = s.worker_floats;
+    }
+    return (parts + (size_t)backend->n_threads * workers) * sizeof(float);
+}
+
+/* ---- partials ---------------------------------------------------------------------------------------------------- */
+
+typedef struct attn_part {
+    float *max, *sum, *acc; /* (rows), (rows), (rows, width) */
+    int width;
+} attn_part;
+
+/* The part of one query row. */
+static attn_part row_of(const attn_part *part, int row) {
+    return (attn_part){part->max + row, part->sum + row, part->acc + (size_t)row * (size_t)part->width, part->width};
+}
+
+static attn_part part_at(float *floats, int rows, int width) {
+    return (attn_part){floats, floats + rows, floats + 2 * rows, width};
+}
+
+static void part_clear(attn_part *part, int rows) {
+    for (int i = 0; i < rows; i++) part->max[i] = -INFINITY;
+    memset(part->sum, 0, (size_t)rows * sizeof(float));
+    memset(part->acc, 0, (size_t)rows * (size_t)part->width * sizeof(float));
+}
+
+/* Scores of one query row (n of them visible, the rest of n_padded not) -> weights, against the part's running max. */
+static void part_soften(const tq_kernels *k, attn_part *part, int row, float *scores, int n, int n_padded) {
+    for (int r = n; r < n_padded; r++) scores[r] = 0;
+    if (n <= 0) return;
+    float top = k->max(scores, n, part->max[row]);
+    if (top > part->max[row]) {
+        float shrink = part->max[row] == -INFINITY ? 0.0f : expf(part->max[row] - top);
+        part->sum[row] *= shrink;
+        k->scale(part->acc + (size_t)row * (size_t)part->width, part->width, shrink);
+        part->max[row] = top;
+    }
+    part->sum[row] += k->exp_sum(scores, n, top);
+}
+
+/* into += from, one row each, in the same basis.  from is used up. */
+static void part_merge(const tq_kernels *k, attn_part into, attn_part from) {
+    if (*from.max == -INFINITY) return;
+    float top = *into.max > *from.max ? *into.max : *from.max;
+    float keep = *into.max == -INFINITY ? 0.0f : expf(*into.max - top), bring = expf(*from.max - top);
+    k->scale(into.acc, into.width, keep);
+    k->scale(from.acc, into.width, bring);
+    k->add(into.acc, from.acc, into.width);
+    *into.sum = *into.sum * keep + *from.sum * bring;
+    *into.max = top;
+}
+
+/* ---- one page ---------------------------------------------------------------------------------------------------- */
+
+typedef struct page_pass {
+    const tq_kernels *k;
+    const tq_kv_store *store;
+    worker_scratch *w;
+    int rows; /* query rows */
+} page_pass;
+
+/* scores[i][r] = q_i . key_r, for the packed keys 0..n-1 of a page */
+static void score_planar(const page_pass *p, const uint8_t *block, int n) {
+    const tq_codec *codec = p->store->key;
+    worker_scratch *w = p->w;
+    int vectors = tq_block_tile_vectors(codec, TQ_KEYS);
+    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_KEYS);
+    const uint16_t *scales = tq_block_scales(codec, TQ_KEYS, block);
+    /* key = centre + levels * scale / 127: the centre is one dot product a page and query */
+    p->k->dot_rows_f16(w->queries, p->rows, codec->width, tq_block_centre(codec, block), 1, codec->dim, codec->dim,
+                       w->offsets, 1);
+    for (int tile = 0; tile * TQ_TILE < n; tile++) {
+        p->k->unpack_tile(codec->bits, codec->levels, block + (size_t)tile * tile_bytes, vectors, w->unpacked);
+        p->k->dot_tile(w->unpacked, vectors, &w->q_int, 0, p->rows, w->dots);
+        for (int i = 0; i < p->rows; i++)
+            p->k->finish_scores(w->dots + i * TQ_TILE, w->q_int.step[i] * (1.0f / 127), scales + tile * TQ_TILE,
+                                w->offsets[i], w->scores + i * KEY_BLOCK + tile * TQ_TILE);
+    }
+}
+
+/* acc_i += sum over r of weights[i][r] * value_r; weights beyond n are 0 */
+static void gather_planar(const page_pass *p, const uint8_t *block, attn_part *part) {
+    const tq_codec *codec = p->store->value;
+    worker_scratch *w = p->w;
+    int vectors = tq_block_tile_vectors(codec, TQ_VALUES), tiles = tq_block_tiles(codec, TQ_VALUES);
+    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_VALUES);
+    const uint16_t *scales = tq_block_scales(codec, TQ_VALUES, block);
+    for (int i = 0; i < p->rows; i++) {
+        p->k->scale_weights(w->scores + i * KEY_BLOCK, scales, KEY_BLOCK);
+        p->k->to_int(w->scores + i * KEY_BLOCK, KEY_BLOCK, &w->w_int, i);
+    }
+    for (int tile = 0; tile < tiles; tile++) {
+        p->k->unpack_tile(codec->bits, codec->levels, block + (size_t)tile * tile_bytes, vectors, w->unpacked);
+        p->k->dot_tile(w->unpacked, vectors, &w->w_int, 0, p->rows, w->dots);
+        for (int i = 0; i < p->rows; i++)
+            p->k->finish_values(w->dots + i * TQ_TILE, w->w_int.step[i] * (1.0f / 127),
+                                part->acc + (size_t)i * (size_t)part->width + tile * TQ_TILE);
+    }
+}
+
+/* Row codecs: f32 and f16 rows are read in place; others expand a few rows at a time into L1, in their own basis. */
+static void score_rows(const page_pass *p, const uint8_t *block, int n) {
+    const tq_codec *codec = p->store->key;
+    worker_scratch *w = p->w;
+    if (codec->kind == TQ_CODEC_F32) {
+        p->k->dot_rows_f32(w->queries, p->rows, codec->width, (const float *)(const void *)block, n, codec->dim,
+                           codec->dim, w->scores, KEY_BLOCK);
+    } else if (codec->kind == TQ_CODEC_F16) {
+        p->k->dot_rows_f16(w->queries, p->rows, codec->width, (const uint16_t *)(const void *)block, n, codec->dim,
+                           codec->dim, w->scores, KEY_BLOCK);
+    } else {
+        for (int r = 0; r < n; r += EXPAND_ROWS) {
+            int m = min_int(EXPAND_ROWS, n - r);
+            tq_codec_expand(codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
+            p->k->dot_rows_f32(w->queries, p->rows, codec->width, w->expanded, m, codec->width, codec->width,
+                               w->scores + r, KEY_BLOCK);
+        }
+    }
+}
+
+static void gather_rows(const page_pass *p, const uint8_t *block, int n, attn_part *part) {
+    const tq_codec *codec = p->store->value;
+    worker_scratch *w = p->w;
+    if (codec->kind == TQ_CODEC_F32) {
+        p->k->sum_rows_f32(w->scores, p->rows, KEY_BLOCK, (const float *)(const void *)block, n, codec->dim, codec->dim,
+                           part->acc, part->width);
+    } else if (codec->kind == TQ_CODEC_F16) {
+        p->k->sum_rows_f16(w->scores, p->rows, KEY_BLOCK, (const uint16_t *)(const void *)block, n, codec->dim,
+                           codec->dim, part->acc, part->width);
+    } else {
+        for (int r = 0; r < n; r += EXPAND_ROWS) {
+            int m = min_int(EXPAND_ROWS, n - r);
+            tq_codec_expand(codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
+            p->k->sum_rows_f32(w->scores + r, p->rows, KEY_BLOCK, w->expanded, m, codec->width, codec->width, part->acc,
+                               part->width);
+        }
+    }
+}
+
+static void attend_page(const page_pass *p, const uint8_t *page, int n, attn_part *part) {
+    if (p->store->key->kind == TQ_CODEC_PLANAR) score_planar(p, page, n);
+    else score_rows(p, page, n);
+    for (int i = 0; i < p->rows; i++) part_soften(p->k, part, i, p->w->scores + i * KEY_BLOCK, n, KEY_BLOCK);
+    if (p->store->value->kind == TQ_CODEC_PLANAR) gather_planar(p, page + p->store->value_at, part);
+    else gather_rows(p, page + p->store->value_at, n, part);
+}
+
+/* ---- units ------------------------------------------------------------------------------------------------------- */
+
+typedef struct unit {
+    int kv_head, block;
+    int first_token, rows; /* query rows: token first_token + i / group, head kv_head * group + i % group */
+} unit;
+
+static unit unit_of(const attend_job *job, int index) {
+    unit u = {.kv_head = index / job->shape.n_blocks, .block = index % job->shape.n_blocks};
+    u.first_token = u.block * job->shape.block_tokens;
+    u.rows = min_int(job->shape.block_tokens, job->args->n - u.first_token) * job->shape.group;
+    return u;
+}
+
+static size_t query_offset(const attend_job *job, const unit *u, int row) {
+    const tq_attend_args *a = job->args;
+    int token = u->first_token + row / job->shape.group, head = u->kv_head * job->shape.group + row % job->shape.group;
+    return ((size_t)token * (size_t)a->n_heads + (size_t)head) * (size_t)a->store->head_dim;
+}
+
+static float *exact_part_of(const attend_job *job, const unit *u) {
+    return job->exact_parts + (size_t)(u->kv_head * job->shape.n_blocks + u->block) * job->shape.part_floats;
+}
+
+static float *packed_part_of(const attend_job *job, const unit *u, int split) {
+    size_t index = (size_t)(u->kv_head * job->shape.n_blocks + u->block) * (size_t)job->shape.n_splits + (size_t)split;
+    return job->packed_parts + index * job->shape.part_floats;
+}
+
+static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
+    const tq_attend_args *a = job->args;
+    const tq_kv_store *store = a->store;
+    const tq_kernels *k = job->kernels;
+    for (int i = 0; i < u->rows; i++) {
+        float *prepared = w->queries + (size_t)i * (size_t)store->key->width;
+        tq_codec_query(store->key, a->q + query_offset(job, u, i), prepared);
+        k->scale(prepared, store->key->width, a->scale);
+        if (store->key->kind == TQ_CODEC_PLANAR) k->to_int(prepared, store->key->dim, &w->q_int, i);
+    }
+    attn_part part = part_at(packed_part_of(job, u, split), u->rows, store->value->width);
+    part_clear(&part, u->rows);
+    page_pass pass = {k, store, w, u->rows};
+    int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
+    for (int p = split * job->shape.split_pages; p < last; p++)
+        attend_page(&pass, store->pages[p] + (size_t)u->kv_head * store->page_bytes,
+                    min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS), &part);
+}
+
+/* Sinks and window in f16, then the chunk in f32, causally. */
+static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w) {
+    const tq_attend_args *a = job->args;
+    const tq_kv_store *store = a->store;
+    const tq_kernels *k = job->kernels;
+    int dim = store->head_dim, rows = u->rows;
+    for (int i = 0; i < rows; i++) {
+        memcpy(w->queries + i * dim, a->q + query_offset(job, u, i), (size_t)dim * sizeof(float));
+        k->scale(w->queries + i * dim, dim, a->scale);
+    }
+    attn_part part = part_at(exact_part_of(job, u), rows, dim);
+    part_clear(&part, rows);
+    size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
+    int n_stored = store->n_sinks + store->n_window;
+    for (int r = 0; r < n_stored; r += KEY_BLOCK) {
+        int m = min_int(KEY_BLOCK, n_stored - r);
+        k->dot_rows_f16(w->queries, rows, dim, store->exact_k + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
+                        w->scores, KEY_BLOCK);
+        for (int i = 0; i < rows; i++) part_soften(k, &part, i, w->scores + i * KEY_BLOCK, m, KEY_BLOCK);
+        k->sum_rows_f16(w->scores, rows, KEY_BLOCK, store->exact_v + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
+                        part.acc, dim);
+    }
+    int n_visible = u->first_token + rows / job->shape.group, row_stride = store->n_kv_heads * dim;
+    for (int r = 0; r < n_visible; r += KEY_BLOCK) {
+        int m = min_int(KEY_BLOCK, n_visible - r);
+        size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
+        k->dot_rows_f32(w->queries, rows, dim, a->k + first, m, row_stride, dim, w->scores, KEY_BLOCK);
+        for (int i = 0; i < rows; i++) {
+            int seen = u->first_token + i / job->shape.group + 1 - r;
+            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, min_int(seen, m), KEY_BLOCK);
+        }
+        k->sum_rows_f32(w->scores, rows, KEY_BLOCK, a->v + first, m, row_stride, dim, part.acc, dim);
+    }
+}
+
+static void attend_task(void *ctx, int task, int worker) {
+    const attend_job *job = ctx;
+    worker_scratch w = lay_out(&job->shape, job->workers + (size_t)worker * job->shape.worker_floats);
+    int per_unit = job->shape.n_splits + 1;
+    unit u = unit_of(job, task / per_unit);
+    if (task % per_unit < job->shape.n_splits) attend_packed(job, &u, task % per_unit, &w);
+    else attend_exact(job, &u, &w);
+}
+
+/* All parts of a block -> out. */
+static void merge_task(void *ctx, int task, int worker) {
+    const attend_job *job = ctx;
+    const tq_attend_args *a = job->args;
+    const tq_codec *value = a->store->value;
+    const tq_kernels *k = job->kernels;
+    worker_scratch w = lay_out(&job->shape, job->workers + (size_t)worker * job->shape.worker_floats);
+    unit u = unit_of(job, task);
+    attn_part exact = part_at(exact_part_of(job, &u), u.rows, a->store->head_dim);
+    for (int i = 0; i < u.rows; i++) {
+        attn_part whole = row_of(&exact, i);
+        if (job->shape.n_splits > 0) {
+            attn_part first = part_at(packed_part_of(job, &u, 0), u.rows, value->width), packed = row_of(&first, i);
+            for (int s = 1; s < job->shape.n_splits; s++) {
+                attn_part more = part_at(packed_part_of(job, &u, s), u.rows, value->width);
+                part_merge(k, packed, row_of(&more, i));
+            }
+            /* back from the codec's basis; max and sum are the same in any basis */
+            tq_codec_output(value, packed.acc, w.expanded);
+            part_merge(k, whole, (attn_part){packed.max, packed.sum, w.expanded, whole.width});
+        }
+        float *out = a->out + query_offset(job, &u, i);
+        memcpy(out, whole.acc, (size_t)whole.width * sizeof(float));
+        k->scale(out, whole.width, 1.0f / *whole.sum); /* the chunk's own key is always visible: sum > 0 */
+    }
+}
+
+void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
+    tq_cpu_backend *c = (tq_cpu_backend *)backend;
+    const tq_kv_store *store = args->store;
+    attend_job job = {.kernels = c->kernels, .args = args, .n_pages = ceil_div(store->n_packed, TQ_PAGE_TOKENS)};
+    job.shape = shape_of(store->key, store->value, args->n_heads, store->n_kv_heads, args->n, job.n_pages);
+    int units = store->n_kv_heads * job.shape.n_blocks;
+    job.workers = args->scratch;
+    job.exact_parts = job.workers + (size_t)backend->n_threads * job.shape.worker_floats;
+    job.packed_parts = job.exact_parts + (size_t)units * job.shape.part_floats;
+    tq_pool_run(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
+    tq_pool_run(c->pool, merge_task, &job, units);
+}

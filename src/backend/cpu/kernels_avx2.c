@@ -1,0 +1,91 @@
+/* kernels_avx2.c: AVX2 + FMA + F16C (Haswell, Zen and later). */
+#define VL 8
+#define GEMM_TOKENS 6
+#define SUM_COLUMNS 2
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/cpu/kernels.h"
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+
+static inline vf load_f16(const uint16_t *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+static inline float sum_lanes(vf v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+/* 32 codes -> level + 128.  VPSHUFB looks at bits 0-3 and 7 of an index. */
+static inline void put_levels(uint8_t *dst, __m256i table, __m256i codes) {
+    _mm256_storeu_si256((__m256i *)dst, _mm256_shuffle_epi8(table, codes));
+}
+
+static void unpack_tile(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst) {
+    __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)levels));
+    __m256i three = _mm256_set1_epi8(3), fifteen = _mm256_set1_epi8(15), four = _mm256_set1_epi8(4);
+    for (int v = 0; v < n_vectors; v++)
+        for (int half = 0; half < 64; half += 32, dst += 32) {
+            if (bits == 8) {
+                _mm256_storeu_si256((__m256i *)dst, _mm256_loadu_si256((const __m256i *)(tile + v * 64 + half)));
+            } else if (bits == 4) {
+                __m256i two = _mm256_loadu_si256((const __m256i *)(tile + v / 2 * 64 + half));
+                put_levels(dst, table, _mm256_and_si256(_mm256_srli_epi16(two, v % 2 * 4), fifteen));
+            } else if (bits == 2) {
+                __m256i all = _mm256_loadu_si256((const __m256i *)(tile + v / 4 * 64 + half));
+                put_levels(dst, table, _mm256_and_si256(_mm256_srli_epi16(all, v % 4 * 2), three));
+            } else {
+                const uint8_t *group = tile + v / 8 * 192;
+                const uint8_t *high_plane = group + (v / 8 * 8 + 8 <= n_vectors ? 128 : 64);
+                __m256i low = _mm256_loadu_si256((const __m256i *)(group + v % 8 / 4 * 64 + half));
+                __m256i high = _mm256_loadu_si256((const __m256i *)(high_plane + half));
+                low = _mm256_and_si256(_mm256_srli_epi16(low, v % 4 * 2), three);
+                high = v % 8 < 2 ? _mm256_slli_epi16(high, 2 - v % 8) : _mm256_srli_epi16(high, v % 8 - 2);
+                put_levels(dst, table, _mm256_or_si256(low, _mm256_and_si256(high, four)));
+            }
+        }
+}
+
+/* Bytes widen to 16 bits and meet 16-bit queries in VPMADDWD: exact, |pair sum| <= 2 * 127 * 32512. */
+static inline __attribute__((always_inline)) void dot_queries(const uint8_t *unpacked, int n_vectors,
+                                                              const tq_int_vectors *q, int first, int32_t *out,
+                                                              const int n_q) {
+    __m256i offset = _mm256_set1_epi16(128);
+    for (int quarter = 0; quarter < 4; quarter++) { /* 4 lanes: 16 bytes */
+        __m256i sum[4];
+        for (int i = 0; i < n_q; i++) sum[i] = _mm256_setzero_si256();
+        for (int v = 0; v < n_vectors; v++) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(unpacked + 64 * v + 16 * quarter));
+            __m256i level = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), offset);
+            for (int i = 0; i < n_q; i++) {
+                const int16_t *wide = q->wide + (size_t)(first + i) * (size_t)q->stride + 4 * v;
+                int64_t four;
+                __builtin_memcpy(&four, wide, sizeof four);
+                sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(level, _mm256_set1_epi64x(four)));
+            }
+        }
+        for (int i = 0; i < n_q; i++) { /* pairs of 32-bit sums -> lanes */
+            __m128i low = _mm256_castsi256_si128(sum[i]), high = _mm256_extracti128_si256(sum[i], 1);
+            _mm_storeu_si128((__m128i *)(out + i * 16 + quarter * 4), _mm_hadd_epi32(low, high));
+        }
+    }
+}
+
+static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
+                     int32_t *out) {
+    for (; n_q >= 4; n_q -= 4, first_q += 4, out += 64) dot_queries(unpacked, n_vectors, q, first_q, out, 4);
+    if (n_q == 3) dot_queries(unpacked, n_vectors, q, first_q, out, 3);
+    if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
+    if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
+}
+
+#include "backend/cpu/kernels_body.h"
+
+static bool runs_here(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* every processor with both has F16C */
+}
+
+const tq_kernels tq_kernels_avx2 = KERNEL_TABLE("avx2", runs_here);

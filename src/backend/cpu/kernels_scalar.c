@@ -1,0 +1,56 @@
+/* kernels_scalar.c: the specification, in C that runs anywhere.  The integer kernels are the plainest loops; the float
+ * kernels are kernels_body.h with registers of four floats, which every compiler can emulate. */
+#define VL 4
+#define GEMM_TOKENS 4
+#define SUM_COLUMNS 2
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/cpu/kernels.h"
+#include "base/half.h"
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+
+static inline vf load_f16(const uint16_t *p) {
+    return (vf){tq_f16_f32(p[0]), tq_f16_f32(p[1]), tq_f16_f32(p[2]), tq_f16_f32(p[3])};
+}
+static inline float sum_lanes(vf v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+
+/* The code of (vector v, place) in a tile: codec/page.h. */
+static unsigned code_at(int bits, const uint8_t *tile, int n_vectors, int v, int place) {
+    switch (bits) {
+    case 8: return tile[v * 64 + place];
+    case 4: return tile[v / 2 * 64 + place] >> v % 2 * 4 & 15;
+    case 2: return tile[v / 4 * 64 + place] >> v % 4 * 2 & 3;
+    default: {
+        const uint8_t *group = tile + v / 8 * 192;
+        const uint8_t *high = group + (v / 8 * 8 + 8 <= n_vectors ? 128 : 64);
+        return (group[v % 8 / 4 * 64 + place] >> v % 4 * 2 & 3u) | (high[place] >> v % 8 & 1u) << 2;
+    }
+    }
+}
+
+static void unpack_tile(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst) {
+    for (int v = 0; v < n_vectors; v++)
+        for (int place = 0; place < 64; place++) dst[v * 64 + place] = levels[code_at(bits, tile, n_vectors, v, place)];
+}
+
+static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
+                     int32_t *out) {
+    for (int i = 0; i < n_q; i++) {
+        const int16_t *wide = q->wide + (size_t)(first_q + i) * (size_t)q->stride;
+        for (int lane = 0; lane < 16; lane++) {
+            int32_t sum = 0;
+            for (int v = 0; v < n_vectors; v++)
+                for (int j = 0; j < 4; j++) sum += ((int)unpacked[64 * v + 4 * lane + j] - 128) * wide[4 * v + j];
+            out[i * 16 + lane] = sum;
+        }
+    }
+}
+
+#include "backend/cpu/kernels_body.h"
+
+static bool runs_here(void) { return true; }
+
+const tq_kernels tq_kernels_scalar = KERNEL_TABLE("scalar", runs_here);

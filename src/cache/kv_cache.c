@@ -1,0 +1,245 @@
+/* kv_cache.c: packed keys and values of one sequence.
+ * Owns: pages, the exact rows (sinks and window), when rows are packed.
+ * Not here: how a row is encoded (codec/), how it is attended to (backend/), which tokens it holds (engine/). */
+#include "cache/kv_cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/page.h"
+
+static int min_int(int a, int b) { return a < b ? a : b; }
+
+tq_cache_params tq_cache_params_default(void) { return (tq_cache_params){.config = tq_cache_config_default()}; }
+
+/* ---- construction -------------------------------------------------------------------------------------------------- */
+
+static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error *err) {
+    if (p->n_layers < 1 || p->n_kv_heads < 1 || p->n_heads < 1 || p->n_heads % p->n_kv_heads)
+        return tq_fail(err, TQ_INVALID, "cache: want layers, KV heads and a multiple of them as heads, got %d, %d, %d",
+                       p->n_layers, p->n_kv_heads, p->n_heads);
+    if (p->max_tokens < 1) return tq_fail(err, TQ_INVALID, "cache: want room for at least 1 token, got %d", p->max_tokens);
+    if (p->config.buffer_size < 0 || p->config.buffer_size > 1 << 24)
+        return tq_fail(err, TQ_INVALID, "buffer size: want 0 or more tokens, got %d", p->config.buffer_size);
+    if (p->config.sinks < 0 || p->config.sinks > 1 << 24)
+        return tq_fail(err, TQ_INVALID, "sinks: want 0 or more tokens, got %d", p->config.sinks);
+    if (p->config.flush_batch_size < 1 || p->config.flush_batch_size > 1 << 24)
+        return tq_fail(err, TQ_INVALID, "flush batch size: want 1 or more rows, got %d", p->config.flush_batch_size);
+    if (max_chunk < 1) return tq_fail(err, TQ_INVALID, "cache: want chunks of at least 1 token, got %d", max_chunk);
+    return TQ_OK;
+}
+
+/* Codecs with a dense rotation draw one a layer, as the prototype does: seed 42 + 7 * layer. */
+static tq_status make_codecs(tq_cache *cache, tq_error *err) {
+    char key[64], value[64];
+    TQ_TRY(tq_cache_codec_names(&cache->params.config, key, value, cache->kv, err));
+    cache->per_layer_codecs = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        tq_cache_layer *layer = &cache->layers[l];
+        if (l > 0 && !cache->per_layer_codecs) {
+            layer->key = cache->layers[0].key;
+            layer->value = cache->layers[0].value;
+            continue;
+        }
+        uint64_t seed = 42 + 7 * (uint64_t)l;
+        TQ_TRY(tq_codec_new(key, cache->params.head_dim, seed, &layer->key, err));
+        TQ_TRY(tq_codec_new(value, cache->params.head_dim, seed, &layer->value, err));
+    }
+    /* Nothing to gain from a window in front of rows that are exact anyway. */
+    if (tq_codec_is_exact(cache->layers[0].key) && tq_codec_is_exact(cache->layers[0].value)) {
+        cache->params.config.buffer_size = 0;
+        cache->params.config.sinks = 0;
+        cache->params.config.flush_batch_size = 1;
+    }
+    return TQ_OK;
+}
+
+static tq_status allocate(tq_cache *cache, tq_error *err) {
+    const tq_cache_params *p = &cache->params;
+    const tq_codec *key = cache->layers[0].key, *value = cache->layers[0].value;
+    size_t value_at = (tq_block_bytes(key, TQ_KEYS) + 63) / 64 * 64;
+    size_t page_bytes = (value_at + tq_block_bytes(value, TQ_VALUES) + 63) / 64 * 64;
+    cache->max_pages = (p->max_tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
+    size_t n_slots = (size_t)cache->max_pages * (size_t)p->n_layers;
+    if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
+    TQ_TRY(tq_page_pool_init(&cache->pool, page_bytes * (size_t)p->n_kv_heads, (int)n_slots, err));
+
+    cache->exact_cap = min_int(p->config.sinks + p->config.buffer_size + p->config.flush_batch_size - 1, p->max_tokens);
+    size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim;
+    cache->exact_bytes = 2 * side * (size_t)p->n_layers * sizeof(uint16_t);
+    cache->exact_rows = malloc(cache->exact_bytes ? cache->exact_bytes : 1);
+    if (!cache->exact_rows) return tq_fail_memory(err, cache->exact_bytes, "the exact window");
+
+    for (int l = 0; l < p->n_layers; l++) {
+        tq_cache_layer *layer = &cache->layers[l];
+        layer->pages = calloc((size_t)cache->max_pages, sizeof *layer->pages);
+        if (!layer->pages) return tq_fail_memory(err, (size_t)cache->max_pages * sizeof *layer->pages, "a page table");
+        uint16_t *rows = (uint16_t *)cache->exact_rows + 2 * side * (size_t)l;
+        layer->store = (tq_kv_store){
+            .key = layer->key, .value = layer->value, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim,
+            .pages = layer->pages, .page_bytes = page_bytes, .value_at = value_at,
+            .exact_k = rows, .exact_v = rows + side, .exact_cap = cache->exact_cap,
+        };
+    }
+    size_t scratch = cache->backend->ops->attend_bytes(cache->backend, key, value, p->n_heads, p->n_kv_heads, p->head_dim,
+                                                       cache->max_chunk, p->max_tokens);
+    cache->attend_scratch = aligned_alloc(64, (scratch + 63) / 64 * 64);
+    if (!cache->attend_scratch) return tq_fail_memory(err, scratch, "attention");
+    return TQ_OK;
+}
+
+tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
+                          tq_error *err) {
+    TQ_TRY(check_params(params, max_chunk, err));
+    tq_cache *cache = calloc(1, sizeof *cache);
+    if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
+    cache->params = *params;
+    cache->backend = backend;
+    cache->max_chunk = max_chunk;
+    if (params->scale == 0) cache->params.scale = 1.0f / __builtin_sqrtf((float)params->head_dim);
+    cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
+    tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
+    if (status == TQ_OK) status = make_codecs(cache, err);
+    if (status == TQ_OK) status = allocate(cache, err);
+    cache->params.config.kv = cache->kv;
+    if (status != TQ_OK) {
+        tq_cache_free(cache);
+        return status;
+    }
+    *out = cache;
+    return TQ_OK;
+}
+
+enum { EMBEDDED_CHUNK = 512 };
+
+tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *err) {
+    tq_backend *backend;
+    TQ_TRY(tq_cpu_backend_new(params->n_threads, params->kernels, 64, &backend, err));
+    tq_status status = tq_cache_new_on(backend, params, min_int(EMBEDDED_CHUNK, params->max_tokens), out, err);
+    if (status != TQ_OK) tq_backend_free(backend);
+    else (*out)->owns_backend = true;
+    return status;
+}
+
+void tq_cache_free(tq_cache *cache) {
+    if (!cache) return;
+    for (int l = 0; cache->layers && l < cache->params.n_layers; l++) {
+        free(cache->layers[l].pages);
+        if (l == 0 || cache->per_layer_codecs) {
+            tq_codec_free(cache->layers[l].key);
+            tq_codec_free(cache->layers[l].value);
+        }
+    }
+    free(cache->layers);
+    tq_page_pool_destroy(&cache->pool);
+    free(cache->exact_rows);
+    free(cache->attend_scratch);
+    if (cache->owns_backend) tq_backend_free(cache->backend);
+    free(cache);
+}
+
+/* ---- storing ----------------------------------------------------------------------------------------------------- */
+
+static int tokens_of(const tq_kv_store *store) { return store->n_sinks + store->n_packed + store->n_window; }
+
+/* The first tokens of a sequence fill the sinks.  Returns how many of the n rows went there. */
+static int fill_sinks(tq_cache *cache, tq_kv_store *store, const float *k, const float *v, int n) {
+    int room = store->n_packed + store->n_window == 0 ? cache->params.config.sinks - store->n_sinks : 0;
+    int taken = min_int(n, room);
+    if (taken <= 0) return 0;
+    /* A sink is a window row that never leaves: append to an empty window, then count it as a sink. */
+    tq_flush_args args = {.store = store, .k = k, .v = v, .n = taken, .n_pack = 0};
+    cache->backend->ops->flush(cache->backend, &args);
+    store->n_sinks += taken;
+    store->n_window -= taken;
+    return taken;
+}
+
+static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, const float *v, int n) {
+    tq_kv_store *store = &layer->store;
+    int taken = fill_sinks(cache, store, k, v, n);
+    size_t row = (size_t)store->n_kv_heads * (size_t)store->head_dim;
+    k += (size_t)taken * row;
+    v += (size_t)taken * row;
+    n -= taken;
+    int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
+    int over = queue - cache->params.config.buffer_size, n_pack = over >= batch ? over / batch * batch : 0;
+    int want_pages = (store->n_packed + n_pack + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
+    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
+    tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_pack = n_pack};
+    cache->backend->ops->flush(cache->backend, &args);
+}
+
+tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const float *k, const float *v, int n, float *out,
+                          tq_error *err) {
+    if (layer < 0 || layer >= cache->params.n_layers)
+        return tq_fail(err, TQ_INVALID, "cache: want a layer from 0 to %d, got %d", cache->params.n_layers - 1, layer);
+    if (n < 0) return tq_fail(err, TQ_INVALID, "cache: want 0 or more tokens, got %d", n);
+    tq_cache_layer *l = &cache->layers[layer];
+    int stored = tokens_of(&l->store);
+    if (n > cache->params.max_tokens - stored)
+        return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n,
+                       cache->params.max_tokens);
+    size_t q_row = (size_t)cache->params.n_heads * (size_t)cache->params.head_dim;
+    size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
+    while (n > 0) { /* one pass where the caller's chunks are what the cache was made for */
+        int m = min_int(n, cache->max_chunk);
+        tq_attend_args args = {.store = &l->store, .n_heads = cache->params.n_heads, .n = m,
+                               .scale = cache->params.scale, .q = q, .k = k, .v = v, .out = out,
+                               .scratch = cache->attend_scratch};
+        cache->backend->ops->attend(cache->backend, &args);
+        store_rows(cache, l, k, v, m);
+        q += (size_t)m * q_row;
+        out += (size_t)m * q_row;
+        k += (size_t)m * kv_row;
+        v += (size_t)m * kv_row;
+        n -= m;
+    }
+    return TQ_OK;
+}
+
+/* ---- length, rewind, facts ----------------------------------------------------------------------------------------- */
+
+int tq_cache_length(const tq_cache *cache) {
+    int length = tokens_of(&cache->layers[0].store);
+    for (int l = 1; l < cache->params.n_layers; l++) length = min_int(length, tokens_of(&cache->layers[l].store));
+    return length;
+}
+
+static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
+    tq_kv_store *s = &layer->store;
+    if (length >= tokens_of(s)) return;
+    s->n_sinks = min_int(s->n_sinks, length);
+    length -= s->n_sinks;
+    s->n_window = length > s->n_packed ? length - s->n_packed : 0;
+    s->n_packed = min_int(s->n_packed, length);
+    int keep = (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
+    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
+}
+
+tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {
+    int longest = 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        int n = tokens_of(&cache->layers[l].store);
+        if (n > longest) longest = n;
+    }
+    if (length < 0 || length > longest)
+        return tq_fail(err, TQ_INVALID, "rewind: want 0 to %d tokens, got %d", longest, length);
+    for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(cache, &cache->layers[l], length);
+    return TQ_OK;
+}
+
+void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
+    const tq_cache_params *p = &cache->params;
+    const tq_kv_store *s = &cache->layers[0].store;
+    bool exact = tq_codec_is_exact(s->key) && tq_codec_is_exact(s->value);
+    *stats = (tq_cache_stats){.tokens = tokens_of(s)};
+    stats->packed_tokens = exact ? 0 : s->n_packed;
+    stats->exact_tokens = stats->tokens - stats->packed_tokens;
+    stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
+    for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
+        stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);
+    size_t values = 2 * (size_t)p->n_kv_heads * (size_t)p->head_dim;
+    stats->f16_bytes = (size_t)stats->tokens * (size_t)p->n_layers * values * sizeof(uint16_t);
+    stats->bits_per_value = (double)cache->pool.slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
+}

@@ -1,0 +1,39 @@
+/* kv_cache.h: inside of a tq_cache.  The public face is turboquant/tq_cache.h. */
+#ifndef TQ_CACHE_KV_CACHE_H
+#define TQ_CACHE_KV_CACHE_H
+
+#include <turboquant/tq_cache.h>
+
+#include "backend/backend.h"
+#include "cache/page_pool.h"
+
+typedef struct tq_cache_layer {
+    tq_codec *key, *value; /* of this layer; shared by layers whose codec has no layer seed */
+    tq_kv_store store;
+    uint8_t **pages; /* (max_pages): store.pages */
+    int n_pages;
+} tq_cache_layer;
+
+struct tq_cache {
+    tq_cache_params params;
+    char kv[64]; /* the codec's name with every override in it */
+    tq_backend *backend;
+    bool owns_backend;
+    bool per_layer_codecs;
+    int max_pages, exact_cap;
+    tq_cache_layer *layers;
+    tq_page_pool pool; /* slots of n_kv_heads pages */
+    void *exact_rows, *attend_scratch;
+    size_t exact_bytes;
+    int max_chunk;
+};
+
+/* A cache on somebody else's backend, for chunks of up to max_chunk tokens. */
+tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
+                          tq_error *err);
+
+/* Key and value codec names of a config: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32".  canonical: the
+ * config's kv with the overrides in it.  Buffers of 64 bytes. */
+tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
+
+#endif
