@@ -57,10 +57,17 @@ static const entry *find_entry(const tq_weights *weights, const char *name) {
     return NULL;
 }
 
-/* A name too long to be a tensor's is one that no file has. */
+/* "<path><suffix>", or as much of it as fits: a name that long is one that no file has. */
+static void join_name(char name[TENSOR_NAME_CAP], const char *path, const char *suffix) {
+    size_t n = strnlen(path, TENSOR_NAME_CAP - 1), m = strnlen(suffix, TENSOR_NAME_CAP - 1 - n);
+    memcpy(name, path, n);
+    memcpy(name + n, suffix, m);
+    name[n + m] = 0;
+}
+
 static const tq_tensor *find_part(const tq_weights *weights, const char *path, const char *suffix,
                                   char name[TENSOR_NAME_CAP]) {
-    snprintf(name, TENSOR_NAME_CAP, "%s%s", path, suffix);
+    join_name(name, path, suffix);
     return tq_weights_find(weights, name);
 }
 
