@@ -26,6 +26,8 @@ static const char *const dtype_names[TQ_N_DTYPES] = {
     [TQ_U16] = "U16", [TQ_U8] = "U8",   [TQ_BOOL] = "BOOL", [TQ_F8_E4M3] = "F8_E4M3", [TQ_F8_E5M2] = "F8_E5M2",
 };
 
+const char *tq_safetensors_dtype_name(tq_dtype dtype) { return dtype_names[dtype]; }
+
 static tq_status read_dtype(const place *at, const json_t *json, tq_dtype *dtype) {
     const char *text = json_string_value(json);
     if (!text) return FAIL(at, TQ_FORMAT, "want a string as %s", "dtype");

@@ -16,4 +16,7 @@ typedef struct tq_safetensors {
 tq_status tq_safetensors_parse(const void *data, size_t bytes, const char *label, tq_safetensors *out, tq_error *err);
 void tq_safetensors_free(tq_safetensors *st);
 
+/* As the header spells it: "BF16". */
+const char *tq_safetensors_dtype_name(tq_dtype dtype);
+
 #endif
