@@ -164,8 +164,9 @@ typedef struct tq_generate_result {
     double decode_seconds;
 } tq_generate_result;
 
-/* Generate from the session's logits.  The end token is not evaluated; everything returned in ids is, but the last
- * one, so that a conversation goes on by evaluating what follows tq_session_tokens. */
+/* Generate from the session's logits.  The end token is neither returned nor evaluated.  The other tokens are evaluated
+ * as far as the next one needed them: the last one is not, unless an end token followed it.  A conversation goes on by
+ * evaluating what comes after tq_session_tokens. */
 TQ_API tq_status tq_generate(tq_session *session, const tq_generate_params *params, tq_generate_result *result,
                              tq_error *err);
 TQ_API void tq_generate_result_free(tq_generate_result *result);

@@ -1,0 +1,33 @@
+/* model.h: inside of a tq_model: a transformer with its tokenizer, template and defaults. */
+#ifndef TQ_ENGINE_MODEL_H
+#define TQ_ENGINE_MODEL_H
+
+#include <pthread.h>
+#include <turboquant/tq.h>
+
+#include "model/transformer.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+enum { TQ_MAX_EOS = 16 };
+
+struct tq_model {
+    tq_model_info info;
+    char *path;
+    json_t *config_json;
+    tq_weights *weights;
+    tq_config config;
+    tq_transformer *transformer;
+    tq_backend *backend;
+    pthread_mutex_t turn; /* held by the session that is evaluating */
+    tq_tokenizer *tokenizer;           /* NULL if the directory has none */
+    tq_chat_template *chat_template;   /* NULL if the directory has none */
+    char *bos_token, *eos_token;       /* texts for the template; may be NULL */
+    int32_t eos[TQ_MAX_EOS];
+    int n_eos;
+    tq_sampling sampling;
+};
+
+bool tq_model_is_eos(const tq_model *model, int32_t id);
+
+#endif
