@@ -12,7 +12,7 @@
 #include "setup.h"
 #include "terminal.h"
 
-/* Bytes of the *.safetensors files of a directory. */
+/* Bytes of the model*.safetensors files of a directory. */
 static uint64_t measure_weights(const char *directory) {
     DIR *dir = opendir(directory);
     const struct dirent *entry;
@@ -20,7 +20,8 @@ static uint64_t measure_weights(const char *directory) {
     while (dir && (entry = readdir(dir)) != NULL) {
         const char *dot = strrchr(entry->d_name, '.');
         struct stat st;
-        if (dot && strcmp(dot, ".safetensors") == 0 && fstatat(dirfd(dir), entry->d_name, &st, 0) == 0)
+        if (dot && strcmp(dot, ".safetensors") == 0 && strncmp(entry->d_name, "model", 5) == 0 &&
+            fstatat(dirfd(dir), entry->d_name, &st, 0) == 0)
             bytes += (uint64_t)st.st_size;
     }
     if (dir) closedir(dir);
