@@ -122,7 +122,7 @@ static tq_status read_rope(const reader *r, tq_rope_config *rope) {
 
 /* Sliding windows and other layer kinds would be run as full attention: refuse them. */
 static tq_status check_layers(const reader *r) {
-    bool sliding;
+    bool sliding = false;
     TQ_TRY(read_bool(r, "use_sliding_window", false, &sliding));
     if (sliding) return tq_fail(r->err, TQ_UNSUPPORTED, "%s: sliding-window attention is not supported", r->label);
     const json_t *types = json_object_get(r->json, "layer_types"), *type;
@@ -166,7 +166,7 @@ tq_status tq_config_read(const json_t *json, const char *label, tq_config *out, 
     TQ_TRY(read_number(&r, "rms_norm_eps", 0, 1, 1e-6, &eps));
     out->rms_eps = (float)eps;
     TQ_TRY(read_bool(&r, "tie_word_embeddings", false, &out->tie_embeddings));
-    bool attention_bias;
+    bool attention_bias = false;
     TQ_TRY(read_bool(&r, "attention_bias", false, &attention_bias));
     TQ_TRY(read_bool(&r, "mlp_bias", false, &out->mlp_bias));
     out->qkv_bias = family->qkv_bias || attention_bias;
