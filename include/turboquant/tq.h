@@ -124,7 +124,9 @@ TQ_API tq_status tq_session_rewind(tq_session *session, int length, tq_error *er
 TQ_API void tq_session_get_cache_stats(const tq_session *session, tq_cache_stats *stats);
 TQ_API const char *tq_session_kv(const tq_session *session); /* the codec in use */
 
-/* Tokens and cache to a file and back, bit for bit; the model and the codec must be the same. */
+/* Tokens and cache to a file (temporary file, fsync, rename) and back, bit for bit; the model and the codec must be the
+ * same, and the context large enough: the text says what differs.  A load that fails leaves the session empty.  Logits
+ * are not saved: evaluate at least one token after a load. */
 TQ_API tq_status tq_session_save(const tq_session *session, const char *path, tq_error *err);
 TQ_API tq_status tq_session_load(tq_session *session, const char *path, tq_error *err);
 

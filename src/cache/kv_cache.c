@@ -206,6 +206,10 @@ int tq_cache_length(const tq_cache *cache) {
     return length;
 }
 
+static void drop_pages(tq_cache *cache, tq_cache_layer *layer, int keep) {
+    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
+}
+
 static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     tq_kv_store *s = &layer->store;
     if (length >= tokens_of(s)) return;
@@ -213,8 +217,15 @@ static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     length -= s->n_sinks;
     s->n_window = length > s->n_packed ? length - s->n_packed : 0;
     s->n_packed = min_int(s->n_packed, length);
-    int keep = (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
-    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
+    drop_pages(cache, layer, (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS);
+}
+
+void tq_cache_clear(tq_cache *cache) {
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        tq_kv_store *s = &cache->layers[l].store;
+        s->n_sinks = s->n_packed = s->n_window = 0;
+        drop_pages(cache, &cache->layers[l], 0);
+    }
 }
 
 tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {

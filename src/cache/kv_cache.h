@@ -32,6 +32,9 @@ struct tq_cache {
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
                           tq_error *err);
 
+/* Forget everything. */
+void tq_cache_clear(tq_cache *cache);
+
 /* Key and value codec names of a config: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32".  canonical: the
  * config's kv with the overrides in it.  Buffers of 64 bytes. */
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
