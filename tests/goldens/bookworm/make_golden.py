@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Logits of the bookworm model in float64, computed with numpy alone: an oracle that shares no code with the engine.
+"""Logits and greedy tokens of the bookworm model in float64, computed with numpy alone: an oracle that shares no code
+with the engine.
 
-    make_golden.py MODEL_DIR GOLDEN_JSON OUT.safetensors
+    make_golden.py MODEL_DIR GOLDEN_JSON OUT.safetensors [--greedy]
 
-MODEL_DIR is the bf16 model (safetensors shards).  GOLDEN_JSON has the prompts and the greedy tokens that transformers
-produced.  Written: for every prompt i, input_ids_i, greedy_ids_i and logits_i (the last 8 inputs, rounded to f32).
+MODEL_DIR holds bf16 weights, or MLX affine quantized ones (as models/bookworm).  The prompts, and without --greedy the
+greedy tokens too, come from GOLDEN_JSON, which transformers produced from the bf16 weights.  Written: for every prompt
+i, input_ids_i, greedy_ids_i and logits_i (of the last 8 inputs, rounded to f32).
 
-The logits that came with the model (transformers on a GPU with TF32 matrix products allowed) differ from these by up to
+The logits that came with the model (transformers on a GPU, TF32 matrix products allowed) differ from these by up to
 2e-2; a float32 engine is within 2e-3 of these, and cannot be of those.
 """
 import glob
@@ -27,10 +29,24 @@ def read_safetensors(path):
             continue
         begin, end = entry["data_offsets"]
         data = raw[8 + length + begin:8 + length + end]
-        assert entry["dtype"] == "BF16", entry
-        values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        tensors[name] = values.reshape(entry["shape"]).astype(np.float64)
+        if entry["dtype"] == "BF16":
+            values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        else:
+            assert entry["dtype"] == "U32", entry
+            values = np.frombuffer(data, np.uint32)
+        tensors[name] = values.reshape(entry["shape"])
     return tensors
+
+
+def unpack_affine(tensors, bits, group_size):
+    """MLX affine: w = scale * q + bias by groups; element k of a row at bits k*bits.. of a little-endian stream."""
+    for name in [n for n in tensors if n.endswith(".scales")]:
+        path = name[:-len(".scales")]
+        packed = tensors[path + ".weight"]
+        stream = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")
+        codes = stream.reshape(packed.shape[0], -1, bits) @ (1 << np.arange(bits))
+        scales, biases = tensors.pop(path + ".scales"), tensors.pop(path + ".biases")
+        tensors[path + ".weight"] = codes * np.repeat(scales, group_size, 1) + np.repeat(biases, group_size, 1)
 
 
 def write_safetensors(path, tensors):
@@ -92,17 +108,30 @@ def forward(config, w, ids):
     return norm(x, w["model.norm.weight"], eps) @ w["model.embed_tokens.weight"].T
 
 
-def main(model_dir, golden_json, out):
+def greedy(config, weights, ids, n_max, stops):
+    ids, made = list(ids), []
+    while len(made) < n_max and (not made or made[-1] not in stops):
+        made.append(int(forward(config, weights, ids)[-1].argmax()))
+        ids.append(made[-1])
+    return made
+
+
+def main(model_dir, golden_json, out, *flags):
     config = json.load(open(os.path.join(model_dir, "config.json")))
     weights = {}
     for path in sorted(glob.glob(os.path.join(model_dir, "model*.safetensors"))):
         weights.update(read_safetensors(path))
+    if "quantization" in config:
+        unpack_affine(weights, config["quantization"]["bits"], config["quantization"]["group_size"])
     tensors = {}
     for i, prompt in enumerate(json.load(open(golden_json))["greedy"]):
-        tensors[f"input_ids_{i}"] = np.array(prompt["prompt_ids"], np.int32)
-        tensors[f"greedy_ids_{i}"] = np.array(prompt["greedy_ids"], np.int32)
-        tensors[f"logits_{i}"] = forward(config, weights, prompt["prompt_ids"])[-8:].astype(np.float32)
-        print(i, len(prompt["prompt_ids"]), "tokens", flush=True)
+        ids, made = prompt["prompt_ids"], prompt["greedy_ids"]
+        if "--greedy" in flags:
+            made = greedy(config, weights, ids, len(made), config["eos_token_id"])
+        tensors[f"input_ids_{i}"] = np.array(ids, np.int32)
+        tensors[f"greedy_ids_{i}"] = np.array(made, np.int32)
+        tensors[f"logits_{i}"] = forward(config, weights, ids)[-8:].astype(np.float32)
+        print(i, len(ids), "tokens, greedy", made[:8], flush=True)
     write_safetensors(out, tensors)
 
 
