@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "text/text_buf.h"
+#include "text/tokenizer.h"
 
 /* \w as the reference implementation's other regex engine has it. */
 static const char word_pattern[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]";
@@ -112,6 +113,17 @@ static tq_status stands_alone(const tq_added_tokens *added, const tq_added_walk 
     return TQ_OK;
 }
 
+/* Whether from..to lies in one range.  Both only grow from call to call. */
+static bool in_range(tq_added_walk *walk, size_t from, size_t to) {
+    while (walk->range < walk->n_ranges &&
+           walk->ranges[walk->range].start + walk->ranges[walk->range].length <= from) {
+        walk->range++;
+    }
+    if (walk->range == walk->n_ranges) return false;
+    const tq_control_range *range = &walk->ranges[walk->range];
+    return from >= range->start && to <= range->start + range->length;
+}
+
 tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, size_t *start, size_t *end,
                              int32_t *id, tq_error *err) {
     const char *text = walk->text;
@@ -125,6 +137,10 @@ tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, 
         const tq_added_token *token = longest_at(added, text, walk->length, from, &to);
         if (!token) {
             walk->search++;
+            continue;
+        }
+        if (token->special && walk->ranges && !in_range(walk, from, to)) {
+            walk->search++; /* it is not there; one that begins within it may be */
             continue;
         }
         walk->search = to;

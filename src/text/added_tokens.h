@@ -33,6 +33,8 @@ typedef struct tq_added_walk {
     const char *text;
     size_t length;
     bool with_special; /* false: a special token is passed over where it stands */
+    const struct tq_control_range *ranges; /* (n_ranges) or NULL: special tokens count only within one of them */
+    size_t n_ranges, range;
     tq_regex_scratch *scratch;
     size_t search, done;
 } tq_added_walk;

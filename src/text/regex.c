@@ -24,10 +24,14 @@ struct tq_regex_scratch {
 
 /* ---- rewriting ---- */
 
+enum { max_groups = 100 };
+
 typedef struct rewriter {
     const char *pattern;
     size_t length, at;
     bool in_class;
+    size_t atom; /* where in out the last thing began that a quantifier may follow */
+    size_t groups[max_groups], n_groups; /* where in out the open groups began */
     tq_text_buf out;
     tq_error *err;
 } rewriter;
@@ -181,9 +185,12 @@ static tq_status rewrite_interval(rewriter *rw) {
     TQ_TRY(put_text(rw, "}"));
     rw->at = at + n_high + 1;
     if (rw->at == rw->length) return TQ_OK;
-    if (rw->pattern[rw->at] == '+') {
+    if (rw->pattern[rw->at] == '+') { /* PCRE2 takes no quantifier after another: x{n,m}+ is (?:x{n,m})+ */
         rw->at++;
-        return put_text(rw, "{1,}");
+        TQ_TRY(put_text(rw, "(?:"));
+        memmove(rw->out.data + rw->atom + 3, rw->out.data + rw->atom, rw->out.n - rw->atom - 3);
+        memcpy(rw->out.data + rw->atom, "(?:", 3);
+        return put_text(rw, ")+");
     }
     if (rw->pattern[rw->at] == '*' || (rw->pattern[rw->at] == '?' && !comma)) {
         return refuse(rw, "a quantifier after an interval", 30);
@@ -194,15 +201,21 @@ static tq_status rewrite_interval(rewriter *rw) {
 static tq_status rewrite(rewriter *rw) {
     while (rw->at < rw->length) {
         const char *p = rw->pattern + rw->at;
+        if (*p == '{') {
+            TQ_TRY(rewrite_interval(rw));
+            continue;
+        }
+        if (((uint8_t)*p & 0xc0) != 0x80) rw->atom = rw->out.n;
         if (*p == '\\') {
             TQ_TRY(rewrite_escape(rw));
         } else if (*p == '[') {
             TQ_TRY(rewrite_class(rw));
         } else if (*p == '(') {
+            if (rw->n_groups == max_groups) return refuse(rw, "a group nested this deeply", 26);
+            rw->groups[rw->n_groups++] = rw->out.n;
             TQ_TRY(rewrite_group(rw));
-        } else if (*p == '{') {
-            TQ_TRY(rewrite_interval(rw));
         } else {
+            if (*p == ')' && rw->n_groups) rw->atom = rw->groups[--rw->n_groups];
             TQ_TRY(put(rw, p, 1));
             rw->at++;
         }

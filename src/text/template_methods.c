@@ -12,11 +12,9 @@
 /* ---- arguments ---- */
 
 static tq_status want_str(tq_render *r, tq_tv value, const tq_tv_str **out) {
-    if (value.type != TQ_TV_STR) {
-        return tq_render_fail(r, TQ_INVALID, "expected a string, not '%s'", tq_tv_type_name(value));
-    }
-    *out = value.as.s;
-    return TQ_OK;
+    *out = value.type == TQ_TV_STR ? value.as.s : NULL;
+    if (*out) return TQ_OK;
+    return tq_render_fail(r, TQ_INVALID, "expected a string, not '%s'", tq_tv_type_name(value));
 }
 
 /* A string or none. */

@@ -303,10 +303,10 @@ tq_status tq_slice(tq_render *r, tq_tv value, tq_tv from_bound, tq_tv to_bound, 
     if (value.type == TQ_TV_UNDEFINED) return fail_undefined(r, value);
     bool list = value.type == TQ_TV_LIST && (value.as.list->kind <= TQ_TV_TUPLE || value.as.list->kind == TQ_TV_RANGE);
     bool bounds = is_bound(from_bound) && is_bound(to_bound) && is_bound(step_bound);
-    if ((value.type != TQ_TV_STR && !list) || !bounds) { /* Python's TypeError, which Jinja turns into undefined */
-        *out = tq_tv_undefined(NULL);
-        return TQ_OK;
+    if (value.type != TQ_TV_STR && !list) {
+        return tq_render_fail(r, TQ_INVALID, "'%s' cannot be sliced", tq_tv_type_name(value));
     }
+    if (!bounds) return tq_render_fail(r, TQ_INVALID, "slice indices must be integers or none");
     int64_t n = value.type == TQ_TV_STR ? (int64_t)value.as.s->n_chars : (int64_t)value.as.list->n;
     int64_t step = slice_bound(step_bound, 1, 0, -n - 1, n + 1);
     if (step == 0) return tq_render_fail(r, TQ_INVALID, "slice step cannot be zero");

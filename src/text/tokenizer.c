@@ -72,6 +72,8 @@ typedef struct seen_piece {
 typedef struct encoder {
     const tq_tokenizer *tokenizer;
     bool parse_control;
+    const tq_control_range *ranges; /* NULL: parse_control holds everywhere */
+    size_t n_ranges;
     tq_regex_scratch *regex;
     tq_bpe_scratch bpe;
     tq_pieces pieces;
@@ -124,15 +126,27 @@ static tq_status encode_plain(encoder *e, const char *text, size_t length, bool 
     return TQ_OK;
 }
 
-/* Text between two tokens that are looked for before normalising. */
-static tq_status encode_raw(encoder *e, const char *text, size_t length, bool at_start) {
+/* Normalising moves bytes, so ranges do not reach behind it: there special tokens count only in a stretch that is
+ * control text as a whole. */
+static bool all_control(const encoder *e, size_t start, size_t length) {
+    if (!e->ranges) return e->parse_control;
+    for (size_t i = 0; i < e->n_ranges; i++) {
+        if (start >= e->ranges[i].start && start + length <= e->ranges[i].start + e->ranges[i].length) return true;
+    }
+    return false;
+}
+
+/* Text between two tokens that are looked for before normalising; it is at `offset` of the whole. */
+static tq_status encode_raw(encoder *e, const char *text, size_t length, size_t offset) {
     const tq_tokenizer *t = e->tokenizer;
+    bool at_start = offset == 0;
     if (length == 0) return TQ_OK;
+    bool control = t->added_normalized.n && all_control(e, offset, length);
     if (t->normalizer.n) {
         TQ_TRY(tq_normalize(&t->normalizer, text, length, &e->normal, e->err));
         text = e->normal.data, length = e->normal.n;
     }
-    tq_added_walk walk = {.text = text, .length = length, .with_special = e->parse_control, .scratch = e->regex};
+    tq_added_walk walk = {.text = text, .length = length, .with_special = control, .scratch = e->regex};
     for (int32_t id = 0; id >= 0;) {
         size_t start, end;
         TQ_TRY(tq_added_walk_next(&t->added_normalized, &walk, &start, &end, &id, e->err));
@@ -144,33 +158,47 @@ static tq_status encode_raw(encoder *e, const char *text, size_t length, bool at
 
 static tq_status encode(encoder *e, const char *text, size_t length) {
     tq_added_walk walk = {.text = text, .length = length, .with_special = e->parse_control};
+    walk.ranges = e->ranges, walk.n_ranges = e->n_ranges;
     TQ_TRY(tq_regex_scratch_new(&e->regex, e->err));
     walk.scratch = e->regex;
     for (int32_t id = 0; id >= 0;) {
         size_t start, end;
         TQ_TRY(tq_added_walk_next(&e->tokenizer->added, &walk, &start, &end, &id, e->err));
-        TQ_TRY(encode_raw(e, text + start, end - start, start == 0));
+        TQ_TRY(encode_raw(e, text + start, end - start, start));
         if (id >= 0) TQ_TRY(add_id(e, id));
     }
     return TQ_OK;
 }
 
-tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
-                              tq_ids *out, tq_error *err) {
+static tq_status run_encoder(encoder *e, const char *text, size_t text_len) {
+    tq_ids *out = e->out;
+    tq_error *err = e->err;
     if (text_len == 0) return TQ_OK;
     if (text_len > max_text) return tq_fail(err, TQ_INVALID, "text of %zu bytes (at most 1 GiB)", text_len);
     size_t valid = tq_utf8_valid_prefix(text, text_len);
     if (valid < text_len) return tq_fail(err, TQ_INVALID, "text is not valid UTF-8 at byte %zu", valid);
     size_t before = out->n;
-    encoder e = {.tokenizer = tokenizer, .parse_control = parse_control, .out = out, .err = err};
-    tq_status status = encode(&e, text, text_len);
+    tq_status status = encode(e, text, text_len);
     if (status != TQ_OK) out->n = before;
-    tq_regex_scratch_free(e.regex);
-    tq_bpe_scratch_free(&e.bpe);
-    tq_pieces_free(&e.pieces);
-    tq_text_buf_free(&e.normal);
-    free(e.seen);
+    tq_regex_scratch_free(e->regex);
+    tq_bpe_scratch_free(&e->bpe);
+    tq_pieces_free(&e->pieces);
+    tq_text_buf_free(&e->normal);
+    free(e->seen);
     return status;
+}
+
+tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
+                              tq_ids *out, tq_error *err) {
+    encoder e = {.tokenizer = tokenizer, .parse_control = parse_control, .out = out, .err = err};
+    return run_encoder(&e, text, text_len);
+}
+
+tq_status tq_tokenizer_encode_ranges(const tq_tokenizer *tokenizer, const char *text, size_t text_len,
+                                     const tq_control_range *ranges, size_t n_ranges, tq_ids *out, tq_error *err) {
+    encoder e = {.tokenizer = tokenizer, .parse_control = n_ranges > 0, .out = out, .err = err};
+    e.ranges = n_ranges ? ranges : NULL, e.n_ranges = n_ranges;
+    return run_encoder(&e, text, text_len);
 }
 
 /* ---- lookups ---- */

@@ -12,7 +12,9 @@
 typedef struct tq_tokenizer tq_tokenizer;
 
 /* Read tokenizer.json from memory.  Anything it asks for that is not supported is TQ_UNSUPPORTED, named: a tokenizer
- * that would split differently is never used.  label names the file in error texts. */
+ * that would split differently is never used.  label names the file in error texts.
+ * "truncation" and "padding" are passed over: they are habits of whoever saved the file, not part of the model, and
+ * nothing is ever cut or padded here. */
 tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err);
 void tq_tokenizer_free(tq_tokenizer *tokenizer);
 
@@ -27,6 +29,17 @@ typedef struct tq_ids {
  * UTF-8 with the byte offset. */
 tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
                               tq_ids *out, tq_error *err);
+
+/* Bytes of a text, in order and without overlap. */
+typedef struct tq_control_range {
+    size_t start, length;
+} tq_control_range;
+
+/* As above for a text of mixed origin, such as a rendered chat template: special added tokens are matched only where
+ * all their bytes lie in one range.  Everything else is encoded as one text: the ids are those of the whole, as if a
+ * control token spelt outside of the ranges were ordinary words. */
+tq_status tq_tokenizer_encode_ranges(const tq_tokenizer *tokenizer, const char *text, size_t text_len,
+                                     const tq_control_range *ranges, size_t n_ranges, tq_ids *out, tq_error *err);
 
 /* The bytes of one token as they appear in running text; special tokens give their content if with_control, else
  * nothing.  Writes up to cap bytes and returns the full length; 0 for an id outside the vocabulary. */
