@@ -1,0 +1,82 @@
+/* kernels_neon.c: the AArch64 baseline (ARMv8.0: no dot-product instructions). */
+#define VL 4
+#define GEMM_TOKENS 6
+#define SUM_COLUMNS 4
+
+#include <arm_neon.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/cpu/kernels.h"
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+
+static inline vf load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
+
+/* Bits 2*k and 2*k+1 of every byte, k = v % 4. */
+static inline uint8x16_t two_bits(uint8x16_t bytes, int v) {
+    return vandq_u8(vshlq_u8(bytes, vdupq_n_s8((int8_t)(-2 * (v % 4)))), vdupq_n_u8(3));
+}
+
+static void unpack_tile(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst) {
+    uint8x16_t table = vld1q_u8(levels); /* up to 4 bits: 16 entries are all there are */
+    for (int v = 0; v < n_vectors; v++)
+        for (int quarter = 0; quarter < 64; quarter += 16, dst += 16) {
+            if (bits == 8) {
+                vst1q_u8(dst, vld1q_u8(tile + v * 64 + quarter));
+            } else if (bits == 4) {
+                uint8x16_t two = vld1q_u8(tile + v / 2 * 64 + quarter);
+                two = vandq_u8(vshlq_u8(two, vdupq_n_s8((int8_t)(-4 * (v % 2)))), vdupq_n_u8(15));
+                vst1q_u8(dst, vqtbl1q_u8(table, two));
+            } else if (bits == 2) {
+                vst1q_u8(dst, vqtbl1q_u8(table, two_bits(vld1q_u8(tile + v / 4 * 64 + quarter), v)));
+            } else { /* a 2-bit plane and a 1-bit plane; a negative shift goes right */
+                const uint8_t *group = tile + v / 8 * 192;
+                const uint8_t *high_plane = group + (v / 8 * 8 + 8 <= n_vectors ? 128 : 64);
+                uint8x16_t low = two_bits(vld1q_u8(group + v % 8 / 4 * 64 + quarter), v);
+                uint8x16_t high = vshlq_u8(vld1q_u8(high_plane + quarter), vdupq_n_s8((int8_t)(2 - v % 8)));
+                vst1q_u8(dst, vqtbl1q_u8(table, vorrq_u8(low, vandq_u8(high, vdupq_n_u8(4)))));
+            }
+        }
+}
+
+/* Bytes widen to 16 bits and meet 16-bit queries in SMLAL: exact.  4 queries x 4 lanes are 16 of 32 registers. */
+static inline __attribute__((always_inline)) void dot_queries(const uint8_t *unpacked, int n_vectors,
+                                                              const tq_int_vectors *q, int first, int32_t *out,
+                                                              const int n_q) {
+    for (int quarter = 0; quarter < 4; quarter++) { /* 4 lanes: 16 bytes */
+        int32x4_t sum[4][4];
+        for (int i = 0; i < n_q; i++)
+            for (int lane = 0; lane < 4; lane++) sum[i][lane] = vdupq_n_s32(0);
+        for (int v = 0; v < n_vectors; v++) {
+            uint8x16_t bytes = vld1q_u8(unpacked + 64 * v + 16 * quarter);
+            int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(bytes), vdup_n_u8(128)));
+            int16x8_t high = vreinterpretq_s16_u16(vsubl_u8(vget_high_u8(bytes), vdup_n_u8(128)));
+            for (int i = 0; i < n_q; i++) {
+                int16x4_t wide = vld1_s16(q->wide + (size_t)(first + i) * (size_t)q->stride + 4 * v);
+                sum[i][0] = vmlal_s16(sum[i][0], vget_low_s16(low), wide);
+                sum[i][1] = vmlal_s16(sum[i][1], vget_high_s16(low), wide);
+                sum[i][2] = vmlal_s16(sum[i][2], vget_low_s16(high), wide);
+                sum[i][3] = vmlal_s16(sum[i][3], vget_high_s16(high), wide);
+            }
+        }
+        for (int i = 0; i < n_q; i++)
+            vst1q_s32(out + i * 16 + quarter * 4,
+                      vpaddq_s32(vpaddq_s32(sum[i][0], sum[i][1]), vpaddq_s32(sum[i][2], sum[i][3])));
+    }
+}
+
+static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
+                     int32_t *out) {
+    for (; n_q >= 4; n_q -= 4, first_q += 4, out += 64) dot_queries(unpacked, n_vectors, q, first_q, out, 4);
+    if (n_q == 3) dot_queries(unpacked, n_vectors, q, first_q, out, 3);
+    if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
+    if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
+}
+
+#include "backend/cpu/kernels_body.h"
+
+static bool runs_here(void) { return true; /* every AArch64 processor has it */ }
+
+const tq_kernels tq_kernels_neon = KERNEL_TABLE("neon", runs_here);
