@@ -71,7 +71,7 @@ tq_status chat_turn_catch_up(chat_turn *t, tq_error *err) {
     return status;
 }
 
-/* ---- the reply -------------------------------------------------------------------------------------------------- */
+/* ---- the reply --------------------------------------------------------------------------------------------------- */
 
 static bool on_text(void *ctx, const char *text, size_t n) {
     chat_turn *t = ctx;

@@ -34,7 +34,7 @@ typedef struct chat {
     bool leave, failed;
 } chat;
 
-/* ---- talking to the person -------------------------------------------------------------------------------------- */
+/* ---- talking to the person --------------------------------------------------------------------------------------- */
 
 /* Greetings are for people; in a pipe stdout holds replies and answers to commands. */
 static void greet(const chat *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -78,7 +78,7 @@ static void remark_reply(const chat *c) {
     else remark("[the context is full: %d tokens of %d; /reset starts anew]", length, ctx);
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 /* The texts of /file and an empty line before what was typed; NULL: out of memory. */
 static char *compose(const chat *c, const char *text) {
@@ -114,7 +114,7 @@ static void say(chat *c, const char *text) {
     }
 }
 
-/* ---- commands --------------------------------------------------------------------------------------------------- */
+/* ---- commands ---------------------------------------------------------------------------------------------------- */
 
 static void do_help(chat *c, const char *rest);
 
@@ -194,7 +194,7 @@ static void do_stats(chat *c, const char *rest) {
     printf("model:     %s (%s, %s, %d threads)\n", info->path, info->weights, info->backend, info->n_threads);
     printf("context:   %d tokens of %d, %zu messages\n", tq_session_length(t->session), tq_session_ctx(t->session),
            t->talk.n);
-    printf("cache:     %s as %s, %s as f16 (%.2f times), %.2f bits a packed value\n",
+    printf("cache:     %s as %s, %s as f16 (ratio %.2f), %.2f bits a packed value\n",
            terminal_bytes(bytes, stats.bytes), tq_session_kv(t->session), terminal_bytes(f16, stats.f16_bytes), ratio,
            stats.bits_per_value);
     printf("           %d tokens packed, %d exact\n", stats.packed_tokens, stats.exact_tokens);
@@ -304,7 +304,7 @@ static void run_command(chat *c, const char *line) {
     setup_fail(NAME, "Unknown command: %.*s. Type /help for commands.", (int)n, line);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* A message on its way in. */
 typedef struct entry {
@@ -367,9 +367,14 @@ static line_result read_entry(chat *c, entry *to, bool *quoted) {
 static void take_entry(chat *c, const entry *typed, bool quoted) {
     const char *text = typed->text + (quoted ? strspn(typed->text, "\n") : 0);
     if (!*text && typed->n == 0) return;
+    bool is_text = strlen(typed->text) == typed->n;
+    if (!is_text) setup_fail(NAME, "a message cannot hold NUL bytes");
+    if (!is_text || setup_check_utf8(NAME, "the message", text) != EXIT_SUCCESS) {
+        c->failed = true;
+        return;
+    }
     line_edit_remember(c->editor, text);
-    if (strlen(typed->text) != typed->n) setup_fail(NAME, "a message cannot hold NUL bytes");
-    else if (!quoted && text[0] == '/' && !strchr(text, '\n')) run_command(c, text);
+    if (!quoted && text[0] == '/' && !strchr(text, '\n')) run_command(c, text);
     else say(c, text);
 }
 
@@ -394,7 +399,7 @@ static int talk(chat *c) {
     return c->failed && !line_edit_is_interactive(c->editor) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* ---- the command ------------------------------------------------------------------------------------------------ */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int parse(chat_options *g, int argc, char **argv) {
     *g = (chat_options){.max_tokens = 1024};
@@ -435,7 +440,8 @@ static void greet_with_name(const chat *c) {
 
 static int open_chat(chat *c) {
     const chat_options *o = c->o;
-    int code = setup_model(NAME, &o->model, &c->turn.model, NULL);
+    int code = o->system ? setup_check_utf8(NAME, "the system message", o->system) : EXIT_SUCCESS;
+    if (code == EXIT_SUCCESS) code = setup_model(NAME, &o->model, &c->turn.model, NULL);
     if (code != EXIT_SUCCESS) return code;
     if (!tq_model_get_info(c->turn.model)->has_chat_template)
         return setup_fail(NAME, "the model has no chat template, so it cannot chat; try tq generate --raw");

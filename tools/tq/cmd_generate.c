@@ -35,7 +35,7 @@ typedef struct generate_run {
     bool write_failed;
 } generate_run;
 
-/* ---- the prompt ------------------------------------------------------------------------------------------------- */
+/* ---- the prompt -------------------------------------------------------------------------------------------------- */
 
 /* A text file ends with a newline that is not part of what it says. */
 static void drop_final_newline(char *text, size_t *n) {
@@ -101,7 +101,7 @@ static int open_session(generate_run *run) {
     return setup_session(NAME, run->model, &run->o->cache.config, ctx, &run->session);
 }
 
-/* ---- the reply -------------------------------------------------------------------------------------------------- */
+/* ---- the reply --------------------------------------------------------------------------------------------------- */
 
 static bool on_prefill(void *ctx, int done, int total) {
     generate_run *run = ctx;
@@ -140,7 +140,7 @@ static int reply(generate_run *run) {
     return EXIT_SUCCESS;
 }
 
-/* ---- the account ------------------------------------------------------------------------------------------------ */
+/* ---- the account ------------------------------------------------------------------------------------------------- */
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
@@ -172,7 +172,7 @@ static void print_summary(const generate_run *run) {
     if (prompt_done(run) < (int)run->n_ids) fprintf(stderr, " (stopped; it has %zu)", run->n_ids);
     fprintf(stderr, "\nreply:  %d tokens, %.1f tok/s (%s)\n", r->n_ids, rate(r->n_ids, r->decode_seconds),
             finish_name(r->finish));
-    fprintf(stderr, "cache:  %s as %s, %s as f16 (%.2f times)\n", terminal_bytes(bytes, stats.bytes),
+    fprintf(stderr, "cache:  %s as %s, %s as f16 (ratio %.2f)\n", terminal_bytes(bytes, stats.bytes),
             tq_session_kv(run->session), terminal_bytes(f16, stats.f16_bytes),
             rate((double)stats.f16_bytes, (double)stats.bytes));
     fprintf(stderr, "        %d tokens packed, %d exact\n", stats.packed_tokens, stats.exact_tokens);
@@ -246,7 +246,7 @@ static int print_account(generate_run *run) {
     return run->write_failed ? setup_fail(NAME, "writing to stdout failed") : EXIT_SUCCESS;
 }
 
-/* ---- the command ------------------------------------------------------------------------------------------------ */
+/* ---- the command ------------------------------------------------------------------------------------------------- */
 
 static int parse(generate_options *g, int argc, char **argv) {
     *g = (generate_options){.max_tokens = 256};
@@ -307,6 +307,8 @@ int cmd_generate(int argc, char **argv) {
     if (code != OPTIONS_RUN) return code;
     generate_run run = {.o = &o};
     code = read_prompt(&run);
+    if (code == EXIT_SUCCESS) code = setup_check_utf8(NAME, "the prompt", run.text);
+    if (code == EXIT_SUCCESS && o.system) code = setup_check_utf8(NAME, "the system message", o.system);
     if (code == EXIT_SUCCESS) code = setup_model(NAME, &o.model, &run.model, &run.load_seconds);
     if (code == EXIT_SUCCESS) code = make_tokens(&run);
     if (code == EXIT_SUCCESS) code = open_session(&run);

@@ -15,7 +15,7 @@
 static const char *const FORMAT = "turboquant-chat";
 enum { FORMAT_VERSION = 1 };
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 void conversation_free(conversation *c) {
     for (size_t i = 0; i < c->n; i++) free((char *)c->messages[i].content);
@@ -71,7 +71,7 @@ bool conversation_set_system(conversation *c, const char *content) {
     return true;
 }
 
-/* ---- the file --------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static void write_json(const conversation *c, jout *j, const char *model, const char *kv) {
     jout_object(j);

@@ -80,7 +80,7 @@ static void flush_out(line_edit *e) {
     e->out.n = 0;
 }
 
-/* ---- the terminal ----------------------------------------------------------------------------------------------- */
+/* ---- the terminal ------------------------------------------------------------------------------------------------ */
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 enum { N_ENDING = sizeof ending_signals / sizeof *ending_signals };
@@ -144,7 +144,7 @@ static void measure_screen(line_edit *e) {
     if (e->n_columns < 4) e->n_columns = 4; /* a tab must fit */
 }
 
-/* ---- drawing ---------------------------------------------------------------------------------------------------- */
+/* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
 /* The character at text[0]: its bytes; its width on the screen, and what to show for it where it is not itself. */
 static size_t look(const char *text, size_t n, int *width, const char **shown, char buf[8]) {
@@ -255,7 +255,7 @@ static void redraw_resized(line_edit *e) {
     draw(e);
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------------- */
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 enum {
     KEY_LEFT = 256,
@@ -373,7 +373,7 @@ static key read_key(line_edit *e) {
     return k;
 }
 
-/* ---- editing ---------------------------------------------------------------------------------------------------- */
+/* ---- editing ----------------------------------------------------------------------------------------------------- */
 
 static void insert(line_edit *e, const char *text, size_t n) {
     if (!put(e, &e->line, text, n)) return; /* makes room; the bytes then move to their place */
@@ -476,7 +476,7 @@ static void paste(line_edit *e) {
     free(text.text);
 }
 
-/* ---- history ---------------------------------------------------------------------------------------------------- */
+/* ---- history ----------------------------------------------------------------------------------------------------- */
 
 static void show_entry(line_edit *e, int at) {
     if (at < 0 || at > e->history.n || at == e->history_at) return;
@@ -552,7 +552,7 @@ static key search(line_edit *e) {
     return k;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
 static void suspend(line_edit *e) {
     leave_raw();
@@ -633,7 +633,7 @@ static line_result read_edited(line_edit *e, const char *prompt) {
     return result;
 }
 
-/* ---- without a terminal ----------------------------------------------------------------------------------------- */
+/* ---- without a terminal ------------------------------------------------------------------------------------------ */
 
 static line_result read_plainly(line_edit *e, const char *prompt) {
     bool person = isatty(STDIN_FILENO);
@@ -661,7 +661,7 @@ static line_result read_plainly(line_edit *e, const char *prompt) {
     return at_end ? LINE_END : LINE_FAILED;
 }
 
-/* ---- the interface ---------------------------------------------------------------------------------------------- */
+/* ---- the interface ----------------------------------------------------------------------------------------------- */
 
 line_edit *line_edit_new(const char *history_path) {
     line_edit *e = calloc(1, sizeof *e);

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- the entries ------------------------------------------------------------------------------------------------ */
+/* ---- the entries ------------------------------------------------------------------------------------------------- */
 
 static char *escape(const char *line) {
     char *out = malloc(2 * strlen(line) + 2), *to = out;
@@ -58,7 +58,7 @@ static bool push(line_history *h, char *line) {
     return true;
 }
 
-/* ---- the file --------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static bool make_directories(char *path) {
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {

@@ -53,7 +53,7 @@ int options_usage_error(const options *o, const char *format, ...) {
     return EXIT_USAGE;
 }
 
-/* ---- help ------------------------------------------------------------------------------------------------------- */
+/* ---- help -------------------------------------------------------------------------------------------------------- */
 
 static void print_row(const option_row *row) {
     char left[96];
@@ -81,7 +81,7 @@ static int print_help(const options *o) {
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* ---- parsing ---------------------------------------------------------------------------------------------------- */
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 static bool parse_int(const char *text, const option_row *row) {
     char *end;
@@ -204,7 +204,7 @@ int options_parse(options *o, int argc, char **argv, int *first) {
     return OPTIONS_RUN;
 }
 
-/* ---- shared groups ---------------------------------------------------------------------------------------------- */
+/* ---- shared groups ----------------------------------------------------------------------------------------------- */
 
 static void add_int(options *o, const char *name, const char *argument, int *to, int min, int max, const char *help) {
     options_add(

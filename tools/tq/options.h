@@ -59,7 +59,7 @@ int options_parse(options *o, int argc, char **argv, int *first);
 /* "tq generate: TEXT" and where to find help, on stderr.  Returns EXIT_USAGE. */
 int options_usage_error(const options *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- shared groups ---------------------------------------------------------------------------------------------- */
+/* ---- shared groups ----------------------------------------------------------------------------------------------- */
 
 typedef struct model_options {
     const char *model; /* a directory; NULL: the bundled one (setup.h) */

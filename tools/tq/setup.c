@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 #include "terminal.h"
 
@@ -24,7 +25,7 @@ int setup_fail(const char *command, const char *format, ...) {
     return EXIT_FAILURE;
 }
 
-/* ---- the model -------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 static bool holds_model(const char *dir) {
     char path[PATH_MAX];
@@ -98,7 +99,19 @@ int setup_session(const char *command, tq_model *model, const tq_cache_config *c
     return status == TQ_INVALID ? EXIT_USAGE : EXIT_FAILURE;
 }
 
-/* ---- text files ------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
+
+int setup_check_utf8(const char *command, const char *what, const char *text) {
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t code;
+        utf8proc_ssize_t length =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &code);
+        if (length <= 0) return setup_fail(command, "%s is not valid UTF-8 at byte %zu", what, i);
+        i += (size_t)length;
+    }
+    return EXIT_SUCCESS;
+}
 
 static int read_all(const char *command, const char *name, FILE *file, char **text, size_t *n) {
     char *data = NULL;

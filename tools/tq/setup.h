@@ -17,6 +17,9 @@ int setup_model(const char *command, const model_options *o, tq_model **out, dou
  * error.  0 or the code to exit with. */
 int setup_session(const char *command, tq_model *model, const tq_cache_config *config, int ctx, tq_session **out);
 
+/* Is it UTF-8?  If not, say so with the byte offset; `what` is "the prompt", ...  0 or EXIT_FAILURE. */
+int setup_check_utf8(const char *command, const char *what, const char *text);
+
 /* A whole file as text ("-" is stdin): at most 256 MB and without NUL bytes, because messages are C strings.  *text is
  * NUL-terminated; free().  0 or EXIT_FAILURE. */
 int setup_read_text(const char *command, const char *path, char **text, size_t *n);

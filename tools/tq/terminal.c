@@ -23,7 +23,7 @@ double terminal_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- progress --------------------------------------------------------------------------------------------------- */
+/* ---- progress ---------------------------------------------------------------------------------------------------- */
 
 void progress_begin(progress_bar *bar, const char *what) {
     *bar = (progress_bar){.what = what, .started = terminal_seconds()};
@@ -53,7 +53,7 @@ void progress_end(progress_bar *bar) {
     bar->visible = false;
 }
 
-/* ---- Ctrl-C ----------------------------------------------------------------------------------------------------- */
+/* ---- Ctrl-C ------------------------------------------------------------------------------------------------------ */
 
 static void note_interrupt(int number) {
     (void)number;
@@ -72,7 +72,7 @@ void interrupt_unwatch(void) { sigaction(SIGINT, &previous_action, NULL); }
 
 bool interrupt_seen(void) { return interrupted != 0; }
 
-/* ---- text and sizes --------------------------------------------------------------------------------------------- */
+/* ---- text and sizes ---------------------------------------------------------------------------------------------- */
 
 static bool is_control(utf8proc_int32_t code) {
     return (code < 0x20 && code != '\n' && code != '\t') || (code >= 0x7F && code < 0xA0);
