@@ -66,7 +66,7 @@ typedef struct tq_kernels {
                          int width, float *acc, int acc_stride);
 
     /* ---- attention over packed pages (layout: codec/page.h) */
-    /* x: (n), n a multiple of 4 -> vector `index` of out. */
+    /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
     /* Codes of a tile -> bytes level + 128, 64 a vector.  levels: 256 entries, the table repeated. */
     void (*unpack_tile)(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst);

@@ -10,7 +10,17 @@
 #include "backend/cpu/kernels.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
 
+static inline vi load_u8(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+static inline vi load_u16(const uint16_t *p) { return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline __m128i narrow_i16(vi v) {
+    return _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+}
+static inline void store_i16(int16_t *p, vi v) { _mm_storeu_si128((__m128i *)p, narrow_i16(v)); }
+static inline void store_i8(int8_t *p, vi v) {
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(narrow_i16(v), _mm_setzero_si128()));
+}
 static inline vf load_f16(const uint16_t *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 
 static inline float sum_lanes(vf v) {

@@ -3,7 +3,10 @@
  * Included once by each kernels_<set>.c, which first defines
  *     VL                          floats of a register
  *     GEMM_TOKENS, SUM_COLUMNS    accumulators that fit the register file
+ *     vf, vi                      VL floats, VL int32
  *     load_f16(p), sum_lanes(v)
+ *     load_u8(p), load_u16(p)     VL integers widened to vi
+ *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
  *     unpack_tile, dot_tile       the integer kernels
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
@@ -15,23 +18,16 @@
 #include "backend/cpu/kernels.h"
 #include "base/half.h"
 
-typedef int32_t vi __attribute__((vector_size(VL * 4)));
-typedef uint32_t vu __attribute__((vector_size(VL * 4)));
-typedef uint8_t vb __attribute__((vector_size(VL)));
-typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 typedef vf vf_unaligned __attribute__((aligned(4), may_alias));
 typedef vi vi_unaligned __attribute__((aligned(4), may_alias));
-typedef vb vb_unaligned __attribute__((aligned(1), may_alias));
-typedef vh vh_unaligned __attribute__((aligned(2), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vf load(const float *p) { return *(const vf_unaligned *)p; }
 INLINE void store(float *p, vf v) { *(vf_unaligned *)p = v; }
 INLINE vf spread(float x) { return x - (vf){0}; }
-INLINE vf load_bf16(const uint16_t *p) {
-    return (vf)(__builtin_convertvector(*(const vh_unaligned *)p, vu) << 16);
-}
+INLINE vf load_bf16(const uint16_t *p) { return (vf)(load_u16(p) << 16); }
+INLINE vf to_float(vi v) { return __builtin_convertvector(v, vf); }
 INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 INLINE vf larger(vf a, vf b) { return choose(a > b, a, b); }
 
@@ -224,38 +220,39 @@ static void sum_rows_f16(const float *w, int n_q, int w_stride, const uint16_t *
 
 /* ---- attention over packed pages: the float ends of the integer kernels ---------------------------------------------- */
 
-/* Rounding to 15 bits and a sign against the largest magnitude: an error of 2^-16 of it in each place. */
+/* Rounding to 15 bits and a sign against the largest magnitude: an error of 2^-16 of it in each place.  n is a multiple
+ * of 16. */
 static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
+    vf tops = {0};
+    for (int i = 0; i < n; i += VL) tops = larger((vf)((vi)load(x + i) & 0x7fffffff), tops);
     float top = 0;
-    for (int i = 0; i < n; i++) {
-        float magnitude = fabsf(x[i]);
-        top = magnitude > top ? magnitude : top;
-    }
+    for (int l = 0; l < VL; l++) top = tops[l] > top ? tops[l] : top;
     float inverse = top > 0 ? 32512.0f / top : 0.0f;
-    int16_t *wide = out->wide + (size_t)index * (size_t)out->stride;
-    int8_t *high = out->high + (size_t)index * (size_t)out->stride, *low = out->low + (size_t)index * (size_t)out->stride;
-    int32_t sum = 0;
-    for (int i = 0; i < n; i++) {
-        int32_t value = (int32_t)(x[i] * inverse + (x[i] < 0 ? -0.5f : 0.5f));
-        int32_t upper = (value + 128) >> 8; /* low in -128..127, high in -127..127 */
-        wide[i] = (int16_t)value;
-        high[i] = (int8_t)upper;
-        low[i] = (int8_t)(value - upper * 256);
+    size_t at = (size_t)index * (size_t)out->stride;
+    vi sum = {0};
+    for (int i = 0; i < n; i += VL) {
+        vf shifted = load(x + i) * inverse + 12582912.0f; /* the nearest integer lands in the low bits */
+        vi value = (vi)shifted - (vi)spread(12582912.0f);
+        vi upper = (value + 128) >> 8; /* low in -128..127, high in -127..127 */
+        store_i16(out->wide + at + i, value);
+        store_i8(out->high + at + i, upper);
+        store_i8(out->low + at + i, value - (upper << 8));
         sum += value;
     }
+    int32_t total = 0;
+    for (int l = 0; l < VL; l++) total += sum[l];
     out->step[index] = top / 32512.0f;
-    out->sum[index] = sum;
+    out->sum[index] = total;
 }
 
 static void finish_scores(const int32_t *dots, float step, const uint16_t *scales, float offset, float *scores) {
     for (int i = 0; i < 16; i += VL)
-        store(scores + i, __builtin_convertvector(*(const vi_unaligned *)(dots + i), vf) * (load_f16(scales + i) * step) +
-                              offset);
+        store(scores + i, to_float(*(const vi_unaligned *)(dots + i)) * (load_f16(scales + i) * step) + offset);
 }
 
 static void finish_values(const int32_t *dots, float step, float *acc) {
     for (int i = 0; i < 16; i += VL)
-        store(acc + i, __builtin_convertvector(*(const vi_unaligned *)(dots + i), vf) * step + load(acc + i));
+        store(acc + i, to_float(*(const vi_unaligned *)(dots + i)) * step + load(acc + i));
 }
 
 static void scale_weights(float *w, const uint16_t *scales, int n) {
@@ -272,23 +269,41 @@ INLINE float affine_constant(const void *constants, size_t at, tq_dtype dtype) {
     }
 }
 
-/* Codes at..at+n of a row's bit stream, n a multiple of 8, at on a byte: -> dst = code * s + b. */
-static void unpack_affine(const uint8_t *stream, int bits, int n, float s, float b, float *dst) {
-    if (bits == 8) {
-        for (int i = 0; i + VL <= n; i += VL)
-            store(dst + i, __builtin_convertvector(__builtin_convertvector(*(const vb_unaligned *)(stream + i), vi), vf) * s + b);
-        return; /* groups are multiples of 32, registers of at most 16 */
+/* n 4-bit codes -> code * s + b, in split order: of every 2 VL values the even ones, then the odd ones. */
+INLINE void unpack_affine4_split(const uint8_t *stream, int n, float s, float b, float *dst) {
+    for (int i = 0; i < n; i += 2 * VL) {
+        vi pair = load_u8(stream + i / 2);
+        store(dst + i, to_float(pair & 15) * s + b);
+        store(dst + i + VL, to_float(pair >> 4) * s + b);
     }
-    uint64_t mask = (1u << bits) - 1;
-    for (int i = 0; i < n; i += 8, stream += bits) {
-        uint64_t word = 0;
-        memcpy(&word, stream, (size_t)bits);
-        for (int k = 0; k < 8; k++) dst[i + k] = (float)(int32_t)(word >> (k * bits) & mask) * s + b;
+}
+
+/* A group's codes -> code * s + b.  split: 4-bit codes may stay in split order. */
+static void unpack_affine(const uint8_t *stream, int bits, int n, float s, float b, bool split, float *dst) {
+    if (bits == 4 && split) {
+        unpack_affine4_split(stream, n, s, b, dst);
+    } else if (bits == 4) {
+        float run[128]; /* the largest group */
+        unpack_affine4_split(stream, n, s, b, run);
+        for (int i = 0; i < n; i += 2 * VL)
+            for (int l = 0; l < VL; l++) {
+                dst[i + 2 * l] = run[i + l];
+                dst[i + 2 * l + 1] = run[i + VL + l];
+            }
+    } else if (bits == 8) {
+        for (int i = 0; i < n; i += VL) store(dst + i, to_float(load_u8(stream + i)) * s + b);
+    } else {
+        uint64_t mask = (1u << bits) - 1;
+        for (int i = 0; i < n; i += 8, stream += bits) {
+            uint64_t word = 0;
+            memcpy(&word, stream, (size_t)bits);
+            for (int k = 0; k < 8; k++) dst[i + k] = (float)(int32_t)(word >> (k * bits) & mask) * s + b;
+        }
     }
 }
 
 /* Columns col0..col0+n of a row.  For AFFINE col0 and n are multiples of the group. */
-static void unpack_columns(const tq_matrix *w, int row, int col0, int n, float *dst) {
+static void unpack_columns(const tq_matrix *w, int row, int col0, int n, bool split, float *dst) {
     size_t at = (size_t)row * (size_t)w->cols + (size_t)col0;
     int i = 0;
     switch (w->kind) {
@@ -306,14 +321,14 @@ static void unpack_columns(const tq_matrix *w, int row, int col0, int n, float *
         size_t group = at / (size_t)w->group_size;
         for (; i < n; i += w->group_size, group++, stream += w->group_size * w->bits / 8)
             unpack_affine(stream, w->bits, w->group_size, affine_constant(w->scales, group, w->scale_dtype),
-                          affine_constant(w->biases, group, w->scale_dtype), dst + i);
+                          affine_constant(w->biases, group, w->scale_dtype), split, dst + i);
         return;
     }
     case TQ_N_MATRIX_KINDS: return;
     }
 }
 
-static void unpack_row(const tq_matrix *w, int row, float *dst) { unpack_columns(w, row, 0, w->cols, dst); }
+static void unpack_row(const tq_matrix *w, int row, float *dst) { unpack_columns(w, row, 0, w->cols, false, dst); }
 
 /* ---- weights: matrix times vector --------------------------------------------------------------------------------------- */
 
@@ -341,9 +356,9 @@ static float dot_affine4(const tq_matrix *w, int row, const tq_gemv_input *input
     for (int g = 0; g < groups; g++) {
         vf sum = {0};
         for (int i = g * w->group_size; i < (g + 1) * w->group_size; i += 2 * VL) {
-            vi pair = __builtin_convertvector(*(const vb_unaligned *)(stream + i / 2), vi);
-            sum += __builtin_convertvector(pair & 15, vf) * load(input->split + i);
-            sum += __builtin_convertvector(pair >> 4, vf) * load(input->split + i + VL);
+            vi pair = load_u8(stream + i / 2);
+            sum += to_float(pair & 15) * load(input->split + i);
+            sum += to_float(pair >> 4) * load(input->split + i + VL);
         }
         total += sum * affine_constant(w->scales, group0 + (size_t)g, w->scale_dtype);
         biased += affine_constant(w->biases, group0 + (size_t)g, w->scale_dtype) * input->group_sums[g];
@@ -397,9 +412,18 @@ static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *
 
 static void fill_panel(const tq_matrix *w, int row0, int n_rows, int col0, int depth, float *panel, float *row) {
     if (n_rows < TQ_GEMM_ROWS) memset(panel, 0, (size_t)depth * TQ_GEMM_ROWS * sizeof(float));
+    bool split = w->kind == TQ_MATRIX_AFFINE && w->bits == 4;
     for (int r = 0; r < n_rows; r++) {
-        unpack_columns(w, row0 + r, col0, depth, row);
-        for (int k = 0; k < depth; k++) panel[k * TQ_GEMM_ROWS + r] = row[k];
+        unpack_columns(w, row0 + r, col0, depth, split, row);
+        if (split) {
+            for (int k = 0; k < depth; k += 2 * VL)
+                for (int l = 0; l < VL; l++) {
+                    panel[(k + 2 * l) * TQ_GEMM_ROWS + r] = row[k + l];
+                    panel[(k + 2 * l + 1) * TQ_GEMM_ROWS + r] = row[k + VL + l];
+                }
+        } else {
+            for (int k = 0; k < depth; k++) panel[k * TQ_GEMM_ROWS + r] = row[k];
+        }
     }
 }
 

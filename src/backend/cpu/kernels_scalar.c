@@ -11,7 +11,16 @@
 #include "base/half.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
 
+static inline vi load_u8(const uint8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+static inline vi load_u16(const uint16_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+static inline void store_i8(int8_t *p, vi v) {
+    for (int l = 0; l < VL; l++) p[l] = (int8_t)v[l];
+}
+static inline void store_i16(int16_t *p, vi v) {
+    for (int l = 0; l < VL; l++) p[l] = (int16_t)v[l];
+}
 static inline vf load_f16(const uint16_t *p) {
     return (vf){tq_f16_f32(p[0]), tq_f16_f32(p[1]), tq_f16_f32(p[2]), tq_f16_f32(p[3])};
 }
