@@ -25,6 +25,19 @@ static float norm_of(const float *x, int n) {
     return (float)sqrt(sum);
 }
 
+/* The first n codes of a bit stream, eight from `bits` bytes at a time. */
+static void unpack_codes(const uint8_t *stream, int bits, int n, uint8_t *codes) {
+    const uint8_t *at = stream;
+    unsigned mask = (1u << bits) - 1;
+    int i = 0;
+    for (; i + 8 <= n; i += 8, at += bits) {
+        uint64_t word = 0;
+        memcpy(&word, at, (size_t)bits);
+        for (int k = 0; k < 8; k++) codes[i + k] = (uint8_t)(word >> (k * bits) & mask);
+    }
+    for (; i < n; i++) codes[i] = (uint8_t)tq_stream_get(stream, i, bits);
+}
+
 /* ---- PLANAR ------------------------------------------------------------------------------------------------------ */
 
 /* A finite f16, or NaN for NaN and infinity: an overflowing scale saturates at 65504, which no key of a working model
@@ -57,7 +70,7 @@ uint16_t tq_planar_quantize(const tq_codec *codec, const float *y, uint8_t *code
     if (codec->bits == 8) return quantize_8bit(dim, y, codes);
     float norm = norm_of(y, dim);
     if (!(norm > 0)) {
-        memset(codes, 0, (size_t)dim);
+        for (int i = 0; i < dim; i++) codes[i] = 0;
         return norm == 0 ? 0 : 0x7e00;
     }
     float inverse = sqrtf((float)dim) / norm;
@@ -117,7 +130,9 @@ static float encode_directions(const tq_codec *codec, int bits, const float *x, 
 
 static void expand_directions(const tq_codec *codec, int bits, const uint8_t *stream, float norm, float *y) {
     float scale = norm / sqrtf((float)codec->dim);
-    for (int i = 0; i < codec->dim; i++) y[i] = codec->codebook.levels[tq_stream_get(stream, i, bits)] * scale;
+    uint8_t codes[TQ_MAX_DIM];
+    unpack_codes(stream, bits, codec->dim, codes);
+    for (int i = 0; i < codec->dim; i++) y[i] = codec->codebook.levels[codes[i]] * scale;
 }
 
 static void encode_mse(const tq_codec *codec, const float *x, uint8_t *row) {
@@ -144,7 +159,9 @@ static void expand_prod(const tq_codec *codec, const uint8_t *row, float *expand
     /* sqrt(pi/2)/d * |residual| * sign: <S q, that> estimates <q, residual> without bias. */
     float step = 1.2533141373155003f / (float)dim * get_f32(row + 4);
     const uint8_t *signs = row + 8 + (dim * (codec->bits - 1) + 7) / 8;
-    for (int i = 0; i < dim; i++) expanded[dim + i] = tq_stream_get(signs, i, 1) ? step : -step;
+    uint8_t codes[TQ_MAX_DIM];
+    unpack_codes(signs, 1, dim, codes);
+    for (int i = 0; i < dim; i++) expanded[dim + i] = codes[i] ? step : -step;
 }
 
 /* ---- MINMAX ------------------------------------------------------------------------------------------------------ */
@@ -175,9 +192,11 @@ static void encode_minmax(const tq_codec *codec, const float *x, uint8_t *row) {
 
 static void expand_minmax(const tq_codec *codec, const uint8_t *row, float *x) {
     const uint8_t *constants = row + codec->dim * codec->bits / 8;
-    for (int i = 0; i < codec->dim; i++) {
-        const uint8_t *c = constants + 4 * (i / codec->group);
-        x[i] = tq_f16_f32(get_u16(c + 2)) + tq_f16_f32(get_u16(c)) * (float)tq_stream_get(row, i, codec->bits);
+    uint8_t codes[TQ_MAX_DIM];
+    unpack_codes(row, codec->bits, codec->dim, codes);
+    for (int g = 0; g < codec->dim / codec->group; g++) {
+        float scale = tq_f16_f32(get_u16(constants + 4 * g)), zero = tq_f16_f32(get_u16(constants + 4 * g + 2));
+        for (int i = g * codec->group; i < (g + 1) * codec->group; i++) x[i] = zero + scale * (float)codes[i];
     }
 }
 
