@@ -88,18 +88,6 @@ def is_assigned(text):
     return all(unicodedata.category(c) != "Cn" or ord(c) > 0xe0fff or 0xfdd0 <= ord(c) < 0xfdf0 for c in text)
 
 
-def byte_level_vocab():
-    names = {}
-    extra = 256
-    for byte in range(256):
-        if 33 <= byte <= 126 or 161 <= byte <= 172 or 174 <= byte:
-            names[byte] = chr(byte)
-        else:
-            names[byte] = chr(extra)
-            extra += 1
-    return names
-
-
 def grown_vocab(first, pairs):
     """A vocabulary of single symbols and the merges of `pairs`."""
     vocab = {symbol: i for i, symbol in enumerate(first)}
@@ -125,8 +113,6 @@ def tokenizer_variants(bookworm):
         if style == "ignore_merges":
             j["model"]["ignore_merges"] = True
             j["model"]["merges"] = j["model"]["merges"][::3]
-            known = byte_level_vocab().values()
-            j["model"]["merges"] = [m for m in j["model"]["merges"]]
         if style == "added":
             n = len(j["model"]["vocab"])
             for content, options in [("<think>", {}), ("</think>", {"lstrip": True, "rstrip": True}),
@@ -472,7 +458,7 @@ TEMPLATES = {
     "dict methods": "{% set d = {'b': 1, 'a': 2} %}{{ d.items() }}{{ d.keys() }}{{ d.values() }}{{ d.keys()|list }}{{ "
                     "d|items|list }}{{ d|dictsort }}{{ d|dictsort(by='value', reverse=true) }}{{ d|length }}{{ d|list }}{{ "
                     "d.get('b') }}{% for k in d %}{{ k }}{% endfor %}{{ dict(x=1, y='z') }}{{ dict(d, b=9) }}",
-    "tojson": "{{ messages|tojson }}{{ tools|tojson }}" if False else "{{ messages|tojson }}\n{{ messages|tojson(indent=2) "
+    "tojson": "{{ messages|tojson }}\n{{ messages|tojson(indent=2) "
               "}}\n{{ messages|tojson(ensure_ascii=true) }}\n{{ messages|tojson(separators=(',', ':')) }}\n{{ "
               "messages|tojson(sort_keys=true) }}\n{{ {'a': [], 'b': {}}|tojson(indent=4) }}{{ [1.0, 1e22, 1e-5, 0.1, "
               "100000.0, -0.0, 123456789012, 1.5e300]|tojson }}{{ '</s>&\\u2028\\x7f\\x01\"\\\\/'|tojson }}{{ {1: 2, "
