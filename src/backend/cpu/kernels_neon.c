@@ -10,7 +10,20 @@
 #include "backend/cpu/kernels.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
 
+static inline vi load_u16(const uint16_t *p) { return (vi)vmovl_u16(vld1_u16(p)); }
+static inline vi load_u8(const uint8_t *p) {
+    uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return (vi)vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+static inline void store_i16(int16_t *p, vi v) { vst1_s16(p, vmovn_s32((int32x4_t)v)); }
+static inline void store_i8(int8_t *p, vi v) {
+    int16x4_t half = vmovn_s32((int32x4_t)v);
+    uint32_t four = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(half, half))), 0);
+    __builtin_memcpy(p, &four, sizeof four);
+}
 static inline vf load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
 
