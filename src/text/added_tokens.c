@@ -13,8 +13,8 @@ static const char word_pattern[] = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c
 static uint64_t child_key(int32_t node, char byte) { return (uint64_t)(uint32_t)node << 8 | (uint8_t)byte; }
 
 static tq_status add_node(tq_added_tokens *added, tq_error *err) {
-    TQ_TRY(tq_array_reserve(&added->ends, added->n_nodes, 1, &added->ends_cap, sizeof *added->ends, "added tokens",
-                            err));
+    TQ_TRY(
+        tq_array_reserve(&added->ends, added->n_nodes, 1, &added->ends_cap, sizeof *added->ends, "added tokens", err));
     added->ends[added->n_nodes++] = -1;
     return TQ_OK;
 }
@@ -115,8 +115,7 @@ static tq_status stands_alone(const tq_added_tokens *added, const tq_added_walk 
 
 /* Whether from..to lies in one range.  Both only grow from call to call. */
 static bool in_range(tq_added_walk *walk, size_t from, size_t to) {
-    while (walk->range < walk->n_ranges &&
-           walk->ranges[walk->range].start + walk->ranges[walk->range].length <= from) {
+    while (walk->range < walk->n_ranges && walk->ranges[walk->range].start + walk->ranges[walk->range].length <= from) {
         walk->range++;
     }
     if (walk->range == walk->n_ranges) return false;
@@ -124,8 +123,8 @@ static bool in_range(tq_added_walk *walk, size_t from, size_t to) {
     return from >= range->start && to <= range->start + range->length;
 }
 
-tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, size_t *start, size_t *end,
-                             int32_t *id, tq_error *err) {
+tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, size_t *start, size_t *end, int32_t *id,
+                             tq_error *err) {
     const char *text = walk->text;
     *start = walk->done, *id = -1;
     while (added->n && walk->search < walk->length) {

@@ -32,7 +32,7 @@ void tq_added_tokens_free(tq_added_tokens *added);
 typedef struct tq_added_walk {
     const char *text;
     size_t length;
-    bool with_special; /* false: a special token is passed over where it stands */
+    bool with_special;                     /* false: a special token is passed over where it stands */
     const struct tq_control_range *ranges; /* (n_ranges) or NULL: special tokens count only within one of them */
     size_t n_ranges, range;
     tq_regex_scratch *scratch;
@@ -41,7 +41,7 @@ typedef struct tq_added_walk {
 
 /* The next stretch of plain text (start, end; may be empty) and the id of the token after it, or -1 at the end of the
  * text. */
-tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, size_t *start, size_t *end,
-                             int32_t *id, tq_error *err);
+tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, size_t *start, size_t *end, int32_t *id,
+                             tq_error *err);
 
 #endif

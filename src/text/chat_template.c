@@ -67,7 +67,7 @@ void tq_chat_template_free(tq_chat_template *tmpl) {
 /* Words of the protocol rather than of a person: templates build control tokens from them ("<|" + role + "|>").  Each
  * is a fixed word, which by itself is no control token. */
 static bool is_role(const char *text, size_t n) {
-    static const char *const roles[] = {"system", "user",      "assistant", "tool",  "developer",
+    static const char *const roles[] = {"system",   "user",    "assistant", "tool",  "developer",
                                         "function", "ipython", "model",     "tools", "environment"};
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
         if (strlen(roles[i]) == n && memcmp(roles[i], text, n) == 0) return true;
@@ -184,8 +184,8 @@ tq_status tq_chat_template_render(const tq_chat_template *tmpl, const json_t *co
     *out = (tq_chat_text){0};
     if (!json_is_object(context)) return tq_fail(err, TQ_INVALID, "the variables of a template are not an object");
     tq_tv_builder text = {0};
-    tq_render r = {.arena = {.limit = max_arena}, .steps_left = max_steps, .string_cap = max_string, .out = &text,
-                   .err = err};
+    tq_render r = {
+        .arena = {.limit = max_arena}, .steps_left = max_steps, .string_cap = max_string, .out = &text, .err = err};
     tq_status status = make_root(&r, context, &r.root);
     if (status == TQ_OK) status = tq_template_run(&r, tmpl->root, r.root);
     if (status == TQ_OK) status = copy_result(&text, out, err);

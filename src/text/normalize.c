@@ -49,8 +49,7 @@ static bool is_young(uint32_t c) {
     return low < sizeof young / sizeof *young && c >= young[low].first;
 }
 
-static tq_status add_form(utf8proc_option_t options, const char *text, size_t length, tq_text_buf *out,
-                          tq_error *err) {
+static tq_status add_form(utf8proc_option_t options, const char *text, size_t length, tq_text_buf *out, tq_error *err) {
     utf8proc_uint8_t *form = NULL;
     if (length == 0) return TQ_OK;
     utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &form, options);

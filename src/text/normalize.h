@@ -5,7 +5,12 @@
 #include "text/text_buf.h"
 
 typedef enum tq_norm_kind {
-    TQ_NORM_NFC, TQ_NORM_NFD, TQ_NORM_NFKC, TQ_NORM_NFKD, TQ_NORM_PREPEND, TQ_NORM_REPLACE
+    TQ_NORM_NFC,
+    TQ_NORM_NFD,
+    TQ_NORM_NFKC,
+    TQ_NORM_NFKD,
+    TQ_NORM_PREPEND,
+    TQ_NORM_REPLACE
 } tq_norm_kind;
 
 typedef struct tq_norm_step {

@@ -30,7 +30,7 @@ typedef struct rewriter {
     const char *pattern;
     size_t length, at;
     bool in_class;
-    size_t atom; /* where in out the last thing began that a quantifier may follow */
+    size_t atom;                         /* where in out the last thing began that a quantifier may follow */
     size_t groups[max_groups], n_groups; /* where in out the open groups began */
     tq_text_buf out;
     tq_error *err;

@@ -6,14 +6,16 @@
 
 typedef enum tq_tn_kind {
     /* expressions */
-    TQ_TN_CONST,   /* value */
-    TQ_TN_NAME,    /* name */
-    TQ_TN_LIST,    /* list */
-    TQ_TN_TUPLE,   /* list; also a target of an assignment */
-    TQ_TN_DICT,    /* list: keys, others: values */
-    TQ_TN_UNARY,   /* op a */
-    TQ_TN_BINARY,  /* a op b */
-    TQ_TN_AND, TQ_TN_OR, TQ_TN_NOT,
+    TQ_TN_CONST,  /* value */
+    TQ_TN_NAME,   /* name */
+    TQ_TN_LIST,   /* list */
+    TQ_TN_TUPLE,  /* list; also a target of an assignment */
+    TQ_TN_DICT,   /* list: keys, others: values */
+    TQ_TN_UNARY,  /* op a */
+    TQ_TN_BINARY, /* a op b */
+    TQ_TN_AND,
+    TQ_TN_OR,
+    TQ_TN_NOT,
     TQ_TN_COMPARE, /* a, then list with ops */
     TQ_TN_CONCAT,  /* list */
     TQ_TN_COND,    /* a if b else c; c may be NULL */
@@ -34,12 +36,26 @@ typedef enum tq_tn_kind {
     TQ_TN_CALL_BLOCK,   /* a is the call, b the macro "caller" */
     TQ_TN_FILTER_BLOCK, /* filter a over list */
     TQ_TN_SCOPE,        /* list in a scope of its own, with targets names = others (with), or none (generation) */
-    TQ_TN_BREAK, TQ_TN_CONTINUE
+    TQ_TN_BREAK,
+    TQ_TN_CONTINUE
 } tq_tn_kind;
 
 typedef enum tq_tn_op {
-    TQ_OP_ADD, TQ_OP_SUB, TQ_OP_MUL, TQ_OP_DIV, TQ_OP_FLOOR_DIV, TQ_OP_MOD, TQ_OP_POW, TQ_OP_EQ, TQ_OP_NE, TQ_OP_LT,
-    TQ_OP_LE, TQ_OP_GT, TQ_OP_GE, TQ_OP_IN, TQ_OP_NOT_IN
+    TQ_OP_ADD,
+    TQ_OP_SUB,
+    TQ_OP_MUL,
+    TQ_OP_DIV,
+    TQ_OP_FLOOR_DIV,
+    TQ_OP_MOD,
+    TQ_OP_POW,
+    TQ_OP_EQ,
+    TQ_OP_NE,
+    TQ_OP_LT,
+    TQ_OP_LE,
+    TQ_OP_GT,
+    TQ_OP_GE,
+    TQ_OP_IN,
+    TQ_OP_NOT_IN
 } tq_tn_op;
 
 typedef struct tq_tn {

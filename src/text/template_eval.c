@@ -326,9 +326,7 @@ static tq_status eval_simple(tq_render *r, const tq_tn *node, tq_tv_scope *scope
     case TQ_TN_NOT: *out = tq_tv_bool(!tq_tv_truth(a)); return TQ_OK;
     case TQ_TN_ATTR: return tq_get_attribute(r, a, node->name, out);
     case TQ_TN_AND:
-    case TQ_TN_OR:
-        *out = a;
-        return tq_tv_truth(a) == (node->kind == TQ_TN_OR) ? TQ_OK : eval(r, node->b, scope, out);
+    case TQ_TN_OR: *out = a; return tq_tv_truth(a) == (node->kind == TQ_TN_OR) ? TQ_OK : eval(r, node->b, scope, out);
     default: break;
     }
     TQ_TRY(eval(r, node->b, scope, &b));
@@ -506,9 +504,7 @@ static tq_status run(tq_render *r, const tq_tn *node, tq_tv_scope *scope, flow *
         TQ_TRY(eval(r, node->a, scope, &value));
         TQ_TRY(tq_tv_to_str(r, value, &s));
         return tq_tv_put_str(r, r->out, s);
-    case TQ_TN_FOR:
-        TQ_TRY(eval(r, node->b, scope, &value));
-        return run_for(r, node, value, 0, scope);
+    case TQ_TN_FOR: TQ_TRY(eval(r, node->b, scope, &value)); return run_for(r, node, value, 0, scope);
     case TQ_TN_IF:
         for (;;) { /* along the elifs without going deeper */
             TQ_TRY(eval(r, node->a, scope, &value));
@@ -517,14 +513,10 @@ static tq_status run(tq_render *r, const tq_tn *node, tq_tv_scope *scope, flow *
             node = node->others[0];
         }
         return run_list(r, node->others, node->n_others, scope, next);
-    case TQ_TN_SET:
-        TQ_TRY(eval(r, node->b, scope, &value));
-        return assign(r, node->a, scope, value);
+    case TQ_TN_SET: TQ_TRY(eval(r, node->b, scope, &value)); return assign(r, node->a, scope, value);
     case TQ_TN_SET_BLOCK:
     case TQ_TN_FILTER_BLOCK: return run_set_block(r, node, scope, next);
-    case TQ_TN_MACRO:
-        TQ_TRY(define_macro(r, node, scope, &value));
-        return set_var(r, scope, node->name, value);
+    case TQ_TN_MACRO: TQ_TRY(define_macro(r, node, scope, &value)); return set_var(r, scope, node->name, value);
     case TQ_TN_CALL_BLOCK: return run_call_block(r, node, scope);
     case TQ_TN_SCOPE: return run_scope(r, node, scope, next);
     case TQ_TN_BREAK: *next = FLOW_BREAK; return TQ_OK;

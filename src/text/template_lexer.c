@@ -121,8 +121,8 @@ static bool is_name(char c) {
 }
 
 static size_t skip_digits(const lexer *lx, size_t at) {
-    while (at < lx->n && (is_digit(lx->source[at]) || (lx->source[at] == '_' && at + 1 < lx->n &&
-                                                        is_digit(lx->source[at + 1])))) {
+    while (at < lx->n &&
+           (is_digit(lx->source[at]) || (lx->source[at] == '_' && at + 1 < lx->n && is_digit(lx->source[at + 1])))) {
         at++;
     }
     return at;
@@ -256,11 +256,17 @@ static tq_status lex_tag(lexer *lx, bool is_print) {
     }
 }
 
+static bool begins_tag(const lexer *lx, size_t at) {
+    if (lx->source[at] != '{' || at + 1 == lx->n) return false;
+    char kind = lx->source[at + 1];
+    return kind == '{' || kind == '%' || kind == '#';
+}
+
 tq_status tq_lex(tq_render *r, const char *source, size_t n, tq_lex_token **tokens, size_t *n_tokens) {
     lexer lx = {.r = r, .source = source, .n = n, .line = 1, .line_starting = true};
     while (lx.at < n) {
         size_t tag = lx.at;
-        while (tag < n && !(source[tag] == '{' && tag + 1 < n && strchr("{%#", source[tag + 1]) && source[tag + 1])) tag++;
+        while (tag < n && !begins_tag(&lx, tag)) tag++;
         if (tag == n) {
             TQ_TRY(add(&lx, TQ_LEX_TEXT, source + lx.at, n - lx.at));
             break;

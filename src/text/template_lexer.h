@@ -6,8 +6,17 @@
 #include "text/template_value.h"
 
 typedef enum tq_lex_type {
-    TQ_LEX_TEXT, TQ_LEX_PRINT, TQ_LEX_PRINT_END, TQ_LEX_BLOCK, TQ_LEX_BLOCK_END, TQ_LEX_NAME, TQ_LEX_INT, TQ_LEX_FLOAT,
-    TQ_LEX_STRING, TQ_LEX_OP, TQ_LEX_END
+    TQ_LEX_TEXT,
+    TQ_LEX_PRINT,
+    TQ_LEX_PRINT_END,
+    TQ_LEX_BLOCK,
+    TQ_LEX_BLOCK_END,
+    TQ_LEX_NAME,
+    TQ_LEX_INT,
+    TQ_LEX_FLOAT,
+    TQ_LEX_STRING,
+    TQ_LEX_OP,
+    TQ_LEX_END
 } tq_lex_type;
 
 /* text borrows from the source (TEXT, NAME, OP, numbers) or holds the value (STRING). */

@@ -69,7 +69,8 @@ METHOD(str_splitlines) {
 }
 
 static bool has_affix(const tq_tv_str *s, const tq_tv_str *affix, bool at_end) {
-    return affix->n <= s->n && (!affix->n || !memcmp(s->bytes + (at_end ? s->n - affix->n : 0), affix->bytes, affix->n));
+    if (affix->n > s->n) return false;
+    return !affix->n || memcmp(s->bytes + (at_end ? s->n - affix->n : 0), affix->bytes, affix->n) == 0;
 }
 
 static tq_status test_affix(tq_render *r, tq_tv self, tq_tv affix, bool at_end, tq_tv *out) {

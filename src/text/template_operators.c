@@ -102,9 +102,7 @@ static tq_status repeat(tq_render *r, tq_tv value, int64_t times, tq_tv *out) {
     return TQ_OK;
 }
 
-static bool repeats(tq_tv v) {
-    return v.type == TQ_TV_STR || (v.type == TQ_TV_LIST && v.as.list->kind <= TQ_TV_TUPLE);
-}
+static bool repeats(tq_tv v) { return v.type == TQ_TV_STR || (v.type == TQ_TV_LIST && v.as.list->kind <= TQ_TV_TUPLE); }
 
 static tq_status join_lists(tq_render *r, const tq_tv_list *a, const tq_tv_list *b, tq_tv *out) {
     tq_tv_list *list;

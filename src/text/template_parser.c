@@ -115,7 +115,7 @@ static tq_status parse_name(parser *p, tq_tn *node) {
         const char *name;
         tq_tv_type type;
         bool truth;
-    } constants[] = {{"true", TQ_TV_BOOL, true}, {"True", TQ_TV_BOOL, true},   {"false", TQ_TV_BOOL, false},
+    } constants[] = {{"true", TQ_TV_BOOL, true},   {"True", TQ_TV_BOOL, true},  {"false", TQ_TV_BOOL, false},
                      {"False", TQ_TV_BOOL, false}, {"none", TQ_TV_NONE, false}, {"None", TQ_TV_NONE, false}};
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
         if (!skip_name(p, constants[i].name)) continue;
@@ -320,7 +320,7 @@ static tq_status parse_binary(parser *p, int level, tq_tn **out) {
         const char *text;
         tq_tn_op op;
         int level;
-    } operators[] = {{"+", TQ_OP_ADD, 0}, {"-", TQ_OP_SUB, 0},        {"*", TQ_OP_MUL, 2}, {"/", TQ_OP_DIV, 2},
+    } operators[] = {{"+", TQ_OP_ADD, 0},        {"-", TQ_OP_SUB, 0}, {"*", TQ_OP_MUL, 2}, {"/", TQ_OP_DIV, 2},
                      {"//", TQ_OP_FLOOR_DIV, 2}, {"%", TQ_OP_MOD, 2}, {"**", TQ_OP_POW, 3}};
     enum { concat = 1, unary = 4 };
     if (level == unary) return parse_unary(p, true, out);
@@ -357,8 +357,8 @@ static bool take_comparison(parser *p, tq_tn_op *op) {
     static const struct {
         const char *text;
         tq_tn_op op;
-    } operators[] = {{"==", TQ_OP_EQ}, {"!=", TQ_OP_NE}, {"<", TQ_OP_LT}, {"<=", TQ_OP_LE}, {">", TQ_OP_GT},
-                     {">=", TQ_OP_GE}};
+    } operators[] = {{"==", TQ_OP_EQ}, {"!=", TQ_OP_NE}, {"<", TQ_OP_LT},
+                     {"<=", TQ_OP_LE}, {">", TQ_OP_GT},  {">=", TQ_OP_GE}};
     for (size_t i = 0; i < sizeof operators / sizeof *operators; i++) {
         if (skip_op(p, operators[i].text)) return *op = operators[i].op, true;
     }

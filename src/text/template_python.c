@@ -11,7 +11,8 @@
 enum { max_nesting = 200 };
 
 const char *tq_tv_type_name(tq_tv value) {
-    static const char *const lists[] = {"list", "tuple", "generator", "dict_items", "dict_keys", "dict_values", "range"};
+    static const char *const lists[] = {"list",      "tuple",       "generator", "dict_items",
+                                        "dict_keys", "dict_values", "range"};
     switch (value.type) {
     case TQ_TV_UNDEFINED: return "undefined";
     case TQ_TV_NONE: return "none";

@@ -56,9 +56,7 @@ static tq_status is_divisible(tq_render *r, tq_tv v, const tq_tv *args, bool *ou
     return remainder_is(r, v, args[0], 0, out);
 }
 
-static tq_status is_in(tq_render *r, tq_tv v, const tq_tv *args, bool *out) {
-    return tq_contains(r, args[0], v, out);
-}
+static tq_status is_in(tq_render *r, tq_tv v, const tq_tv *args, bool *out) { return tq_contains(r, args[0], v, out); }
 
 static tq_status is_equal(tq_render *r, tq_tv v, const tq_tv *args, bool *out) {
     return tq_tv_equal(r, v, args[0], out);
@@ -119,18 +117,24 @@ static tq_status is_upper(tq_render *r, tq_tv v, const tq_tv *args, bool *out) {
 }
 
 static const test tests[] = {
-    {"defined", 0, is_defined},   {"undefined", 0, is_undefined}, {"none", 0, is_none},
-    {"string", 0, is_string},     {"mapping", 0, is_mapping},     {"iterable", 0, is_iterable},
-    {"sequence", 0, is_sequence}, {"true", 0, is_true},           {"false", 0, is_false},
-    {"boolean", 0, is_boolean},   {"number", 0, is_number},       {"integer", 0, is_integer},
-    {"float", 0, is_float},       {"in", 1, is_in},               {"callable", 0, is_callable},
-    {"eq", 1, is_equal},          {"equalto", 1, is_equal},       {"==", 1, is_equal},
-    {"ne", 1, is_unequal},        {"!=", 1, is_unequal},          {"sameas", 1, is_same},
-    {"lt", 1, is_less},           {"lessthan", 1, is_less},       {"<", 1, is_less},
-    {"le", 1, is_at_most},        {"<=", 1, is_at_most},          {"gt", 1, is_greater},
-    {"greaterthan", 1, is_greater}, {">", 1, is_greater},         {"ge", 1, is_at_least},
-    {">=", 1, is_at_least},       {"even", 0, is_even},           {"odd", 0, is_odd},
-    {"divisibleby", 1, is_divisible}, {"lower", 0, is_lower},     {"upper", 0, is_upper},
+    {"defined", 0, is_defined},   {"undefined", 0, is_undefined},
+    {"none", 0, is_none},         {"string", 0, is_string},
+    {"mapping", 0, is_mapping},   {"iterable", 0, is_iterable},
+    {"sequence", 0, is_sequence}, {"true", 0, is_true},
+    {"false", 0, is_false},       {"boolean", 0, is_boolean},
+    {"number", 0, is_number},     {"integer", 0, is_integer},
+    {"float", 0, is_float},       {"in", 1, is_in},
+    {"callable", 0, is_callable}, {"eq", 1, is_equal},
+    {"equalto", 1, is_equal},     {"==", 1, is_equal},
+    {"ne", 1, is_unequal},        {"!=", 1, is_unequal},
+    {"sameas", 1, is_same},       {"lt", 1, is_less},
+    {"lessthan", 1, is_less},     {"<", 1, is_less},
+    {"le", 1, is_at_most},        {"<=", 1, is_at_most},
+    {"gt", 1, is_greater},        {"greaterthan", 1, is_greater},
+    {">", 1, is_greater},         {"ge", 1, is_at_least},
+    {">=", 1, is_at_least},       {"even", 0, is_even},
+    {"odd", 0, is_odd},           {"divisibleby", 1, is_divisible},
+    {"lower", 0, is_lower},       {"upper", 0, is_upper},
     {"filter", 0, is_filter},     {"test", 0, is_test},
 };
 

@@ -5,7 +5,8 @@
 #include "text/template_value.h"
 
 typedef enum tq_text_case {
-    TQ_CASE_LOWER, TQ_CASE_UPPER,
+    TQ_CASE_LOWER,
+    TQ_CASE_UPPER,
     TQ_CASE_CAPITALIZE, /* the first character up, the rest down */
     TQ_CASE_TITLE,      /* as str.title(): words are runs of letters */
     TQ_CASE_WORDS       /* as Jinja's title: words are what white space and opening brackets leave */

@@ -18,6 +18,8 @@ struct tq_arena_block {
 tq_status tq_arena_alloc(tq_arena *arena, size_t bytes, void *out_pointer, tq_error *err) {
     enum { usual = 16 << 10 };
     const size_t unit = sizeof(max_align_t);
+    void *memory = NULL;
+    memcpy(out_pointer, &memory, sizeof memory);
     struct tq_arena_block *block = arena->blocks;
     if (bytes > arena->limit) return tq_fail(err, TQ_INVALID, "the template needs more than its memory limit");
     bytes = bytes ? (bytes + unit - 1) / unit * unit : unit;
@@ -38,7 +40,7 @@ tq_status tq_arena_alloc(tq_arena *arena, size_t bytes, void *out_pointer, tq_er
             arena->blocks = block;
         }
     }
-    void *memory = (char *)block->data + block->used;
+    memory = (char *)block->data + block->used;
     block->used += bytes;
     memcpy(out_pointer, &memory, sizeof memory);
     return TQ_OK;
@@ -135,7 +137,9 @@ tq_status tq_tv_str_new(tq_render *r, const char *bytes, size_t n, bool from_tem
     return TQ_OK;
 }
 
-bool tq_tv_str_is(const tq_tv_str *s, const char *text) { return s->n == strlen(text) && !memcmp(s->bytes, text, s->n); }
+bool tq_tv_str_is(const tq_tv_str *s, const char *text) {
+    return s->n == strlen(text) && memcmp(s->bytes, text, s->n) == 0;
+}
 
 size_t tq_tv_str_offset(const tq_tv_str *s, size_t index) {
     if (s->n == s->n_chars) return index;

@@ -27,7 +27,7 @@ typedef struct tq_render {
     tq_arena arena;
     size_t steps_left, string_cap; /* string_cap: bytes of the longest string */
     int depth, macro_depth, line;
-    struct tq_tv_builder *out;     /* where output goes now */
+    struct tq_tv_builder *out; /* where output goes now */
     struct tq_tv_scope *root;
     tq_error *err;
 } tq_render;
@@ -41,8 +41,17 @@ tq_status tq_render_charge(tq_render *r, size_t n);
 /* ---- values ---- */
 
 typedef enum tq_tv_type {
-    TQ_TV_UNDEFINED, TQ_TV_NONE, TQ_TV_BOOL, TQ_TV_INT, TQ_TV_FLOAT, TQ_TV_STR, TQ_TV_LIST, TQ_TV_DICT,
-    TQ_TV_NAMESPACE, TQ_TV_CALLABLE, TQ_TV_LOOP,
+    TQ_TV_UNDEFINED,
+    TQ_TV_NONE,
+    TQ_TV_BOOL,
+    TQ_TV_INT,
+    TQ_TV_FLOAT,
+    TQ_TV_STR,
+    TQ_TV_LIST,
+    TQ_TV_DICT,
+    TQ_TV_NAMESPACE,
+    TQ_TV_CALLABLE,
+    TQ_TV_LOOP,
     TQ_TV_MISSING /* an argument that was not given; never seen by a template */
 } tq_tv_type;
 
@@ -53,8 +62,8 @@ typedef struct tq_tv_run {
 } tq_tv_run;
 
 typedef struct tq_tv_str {
-    const char *bytes; /* UTF-8, any characters; not NUL-terminated */
-    size_t n, n_chars; /* n_chars: characters */
+    const char *bytes;     /* UTF-8, any characters; not NUL-terminated */
+    size_t n, n_chars;     /* n_chars: characters */
     const tq_tv_run *runs; /* NULL: all bytes are as from_template says */
     size_t n_runs;
     bool from_template;
@@ -66,9 +75,9 @@ typedef struct tq_tv {
         bool b;
         int64_t i;
         double f;
-        const tq_tv_str *s;        /* UNDEFINED: the name that was looked for, or NULL */
+        const tq_tv_str *s; /* UNDEFINED: the name that was looked for, or NULL */
         struct tq_tv_list *list;
-        struct tq_tv_dict *dict;   /* DICT, NAMESPACE */
+        struct tq_tv_dict *dict; /* DICT, NAMESPACE */
         struct tq_tv_callable *callable;
         struct tq_tv_loop *loop;
     } as;
@@ -76,7 +85,13 @@ typedef struct tq_tv {
 
 /* What Python would call it: they print, index and count differently. */
 typedef enum tq_tv_list_kind {
-    TQ_TV_PLAIN_LIST, TQ_TV_TUPLE, TQ_TV_GENERATOR, TQ_TV_ITEMS, TQ_TV_KEYS, TQ_TV_VALUES, TQ_TV_RANGE
+    TQ_TV_PLAIN_LIST,
+    TQ_TV_TUPLE,
+    TQ_TV_GENERATOR,
+    TQ_TV_ITEMS,
+    TQ_TV_KEYS,
+    TQ_TV_VALUES,
+    TQ_TV_RANGE
 } tq_tv_list_kind;
 
 typedef struct tq_tv_list {
@@ -103,7 +118,7 @@ typedef struct tq_tv_callable {
 typedef struct tq_tv_loop {
     const tq_tv_list *items;
     size_t index, depth0;
-    tq_tv last_changed; /* for loop.changed() */
+    tq_tv last_changed;            /* for loop.changed() */
     const struct tq_tn *recursive; /* the statement, if it may call itself */
     struct tq_tv_scope *scope;
 } tq_tv_loop;

@@ -80,8 +80,7 @@ static tq_status read_vocab(const json_t *vocab, tq_tokenizer *t, tq_error *err)
 }
 
 /* The two halves of a merge: "a b" or ["a", "b"]. */
-static tq_status read_halves(const json_t *merge, size_t number, const char *half[2], size_t length[2],
-                             tq_error *err) {
+static tq_status read_halves(const json_t *merge, size_t number, const char *half[2], size_t length[2], tq_error *err) {
     if (json_is_string(merge)) {
         const char *text = json_string_value(merge);
         size_t n = json_string_length(merge);

@@ -45,7 +45,7 @@ tq_status tq_read_model(const json_t *model, const json_t *added_tokens, tq_toke
 tq_status tq_member_bool(const json_t *object, const char *part, const char *name, bool fallback, bool *out,
                          tq_error *err);
 /* NULL if absent or null and not required. */
-tq_status tq_member_string(const json_t *object, const char *part, const char *name, bool required,
-                           const json_t **out, tq_error *err);
+tq_status tq_member_string(const json_t *object, const char *part, const char *name, bool required, const json_t **out,
+                           tq_error *err);
 
 #endif

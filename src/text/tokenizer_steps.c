@@ -7,8 +7,7 @@
 
 enum { max_depth = 8 }; /* of Sequences in Sequences */
 
-static const char gpt2_pattern[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 tq_status tq_member_bool(const json_t *object, const char *part, const char *name, bool fallback, bool *out,
                          tq_error *err) {
@@ -20,8 +19,8 @@ tq_status tq_member_bool(const json_t *object, const char *part, const char *nam
     return TQ_OK;
 }
 
-tq_status tq_member_string(const json_t *object, const char *part, const char *name, bool required,
-                           const json_t **out, tq_error *err) {
+tq_status tq_member_string(const json_t *object, const char *part, const char *name, bool required, const json_t **out,
+                           tq_error *err) {
     const json_t *value = json_object_get(object, name);
     *out = NULL;
     if (!value || json_is_null(value)) {
@@ -32,10 +31,11 @@ tq_status tq_member_string(const json_t *object, const char *part, const char *n
     return TQ_OK;
 }
 
-/* The type of a component; never NULL on success. */
+/* The type of a component; never NULL. */
 static tq_status read_type(const json_t *json, const char *part, const char **type, tq_error *err) {
-    if (!json_is_object(json)) return tq_fail(err, TQ_FORMAT, "%s is not an object", part);
     const json_t *value;
+    *type = "";
+    if (!json_is_object(json)) return tq_fail(err, TQ_FORMAT, "%s is not an object", part);
     TQ_TRY(tq_member_string(json, part, "type", true, &value, err));
     *type = json_string_value(value);
     return TQ_OK;
@@ -45,8 +45,8 @@ static tq_status refuse(const char *part, const char *type, tq_error *err) {
     return tq_fail(err, TQ_UNSUPPORTED, "%s %.80s is not supported", part, type);
 }
 
-static tq_status read_sequence(const json_t *json, const char *part, const char *member, int depth,
-                               const json_t **list, tq_error *err) {
+static tq_status read_sequence(const json_t *json, const char *part, const char *member, int depth, const json_t **list,
+                               tq_error *err) {
     *list = json_object_get(json, member);
     if (!json_is_array(*list)) return tq_fail(err, TQ_FORMAT, "%s Sequence: %s is not an array", part, member);
     if (depth >= max_depth) return tq_fail(err, TQ_UNSUPPORTED, "%s: Sequences nested too deeply", part);

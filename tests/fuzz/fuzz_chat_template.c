@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char context_text[] =
     "{\"messages\":[{\"role\":\"system\",\"content\":\" S\\u2603 \"},{\"role\":\"user\",\"content\":\"H\\u2603i <x>\\n"
     "b\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"function\":{\"name\":\"f\\u2603\",\"arguments\":{"
-    "\"a\":1,\"b\":[0.5,null,true,\"\\u2603\"]}}}]}],\"add_generation_prompt\":true,\"bos_token\":\"<s>\",\"n\":3,\"d\":"
+    "\"a\":1,\"b\":[0.5,null,true,\"\\u2603\"]}}}]}],\"add_generation_prompt\":true,\"bos_token\":\"<s>\",\"n\":3,"
+    "\"d\":"
     "{\"b\":\"2\",\"A\":1},\"w\":[\"b\",\"A\",\"c\"]}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

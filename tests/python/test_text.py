@@ -56,7 +56,8 @@ def ask(oracle, requests):
 WORDS = ("the and of it's don't I'LL we've 'S isn't HELLO world Sherlock café naïve Straße ſ 'ſ Москва привет "
          "δοκιμή 日本語 你好世界 한국어 สวัสดี नमस्ते שלום مرحبا 😀 👨‍👩‍👧 🇩🇪 e\u0301 a\u0308\u0323 ﬁ Å \u212b \uac00 "
          "\u1100\u1161 1 12 123456 3.14 ١٢٣ Ⅷ ½ _ __init__ == -> https://a.b/c?d=e&f [x] {y} (z) ... --- \t \n \n\n "
-         "\r\n \r \x0b \x0c \x85 \xa0 \u180e \u2028 \u200b \ufeff \u3000 \x00 \x7f ▁ Ġ").split(" ") + [" ", "  ", "    "]
+         "\r\n \r \x0b \x0c \x85 \xa0 \u180e \u2028 \u200b \ufeff \u3000 \x00 \x7f ▁ Ġ").split(" ")
+WORDS += [" ", "  ", "    "]
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_start", "|>", "<|", "<think>", "</think>", "<tool>"]
 RANGES = [(0x20, 0x7e), (0xa0, 0x24f), (0x300, 0x36f), (0x370, 0x5ff), (0x900, 0xdff), (0xe00, 0xeff), (0x1e00, 0x1fff),
           (0x2000, 0x206f), (0x20d0, 0x20ff), (0x3040, 0x30ff), (0x4e00, 0x9fff), (0xac00, 0xd7a3), (0x1f300, 0x1faff),
@@ -211,13 +212,15 @@ def test_tokenizers(oracle, path, rng, n_main):
         for parse_control in [True, False]:
             theirs.encode_special_tokens = not parse_control
             wanted = [e.ids for e in theirs.encode_batch(strings, add_special_tokens=False)]
-            answers = ask(oracle, [("L", text.encode())] + [("E", bytes([parse_control]) + s.encode()) for s in strings])
+            answers = ask(oracle, [("L", text.encode())] +
+                          [("E", bytes([parse_control]) + s.encode()) for s in strings])
             check(answers[0][0] == 0, f"{name}: {answers[0][1]!r}")
             if answers[0][0]:
                 break
             for s, ids, (status, body) in zip(strings, wanted, answers[1:]):
                 found = list(struct.unpack(f"={len(body) // 4}i", body)) if status == 0 else body
-                check(found == ids, f"{name} control={parse_control} {s[:80]!r}: {str(found)[:200]} not {str(ids)[:200]}")
+                check(found == ids, f"{name} control={parse_control} {s[:80]!r}: "
+                                    f"{str(found)[:200]} not {str(ids)[:200]}")
                 compared += 1
         if name == "bookworm":
             decoded = ask(oracle, [("L", text.encode())] + [("D", struct.pack(f"={len(i)}i", *i)) for i in wanted])
@@ -302,7 +305,8 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "description": "As
 CONTEXTS = [
     {"messages": [{"role": "user", "content": "Hello"}], "add_generation_prompt": True},
     {"messages": [{"role": "system", "content": "  Be brief.\n"}, {"role": "user", "content": "Hi <|im_end|> é"},
-                  {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes.\n"}, {"role": "user", "content": "1\n\n2"}],
+                  {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes.\n"},
+                  {"role": "user", "content": "1\n\n2"}],
      "add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>", "tools": TOOLS},
     {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}]},
                   {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "id": "c1", "function": {
@@ -310,7 +314,8 @@ CONTEXTS = [
                                                        "z": None, "l": [1, [2.0, "x'y\"z"]]}}}]},
                   {"role": "tool", "content": "{\"t\": 21}", "name": "weather"}],
      "add_generation_prompt": False, "tools": TOOLS, "enable_thinking": False},
-    {"messages": [], "tools": None, "documents": [{"title": "T", "text": "line one\n\nline three\n"}], "n": 7, "x": -3.5,
+    {"messages": [], "tools": None, "documents": [{"title": "T", "text": "line one\n\nline three\n"}], "n": 7,
+     "x": -3.5,
      "items": {"b": 2, "A": 1, "c": [3]}, "s": "The quick-brown (fox) jumps\tover", "words": ["b", "A", "c", "b", "É"]},
 ]
 
@@ -319,8 +324,10 @@ TEMPLATES = {
     "chatml": "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
               "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}",
     "llama3": "{{- bos_token }}\n{%- if messages and messages[0]['role'] == 'system' %}\n    {%- set system = "
-              "messages[0]['content']|trim %}\n    {%- set messages = messages[1:] %}\n{%- else %}\n    {%- set system = "
-              "\"\" %}\n{%- endif %}\n\n{#- the system text #}\n{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}"
+              "messages[0]['content']|trim %}\n    {%- set messages = messages[1:] %}\n{%- else %}\n    {%- set "
+              "system = "
+              "\"\" %}\n{%- endif %}\n\n{#- the system text #}\n{{- "
+              "\"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}"
               "\n{%- if tools is not none and tools is defined %}\n    {%- for t in tools %}\n        {{- t | "
               "tojson(indent=4) }}\n        {{- \"\\n\\n\" }}\n    {%- endfor %}\n{%- endif %}\n{{- system }}{{- "
               "\"<|eot_id|>\" }}\n{%- for message in messages %}\n    {%- if not (message.role == 'ipython' or "
@@ -330,11 +337,14 @@ TEMPLATES = {
               "raise_exception(\"one call only\") }}\n        {%- endif %}\n        {%- set call = "
               "message.tool_calls[0].function %}\n        {{- '{\"name\": \"' + call.name + '\", ' }}\n        {{- "
               "'\"parameters\": ' }}\n        {{- call.arguments | tojson }}\n        {{- \"}\" }}\n    {%- elif "
-              "message.role == \"tool\" or message.role == \"ipython\" %}\n        {%- if message.content is mapping or "
+              "message.role == \"tool\" or message.role == \"ipython\" %}\n        {%- if message.content is "
+              "mapping or "
               "message.content is iterable %}\n            {{- message.content | tojson }}\n        {%- else %}\n     "
               "       {{- message.content }}\n        {%- endif %}\n    {%- endif %}\n{%- endfor %}\n",
-    "qwen": "{%- if tools %}\n    {{- '<|im_start|>system\\n' }}\n    {%- if messages[0].role == 'system' %}\n        {{- "
-            "messages[0].content + '\\n\\n' }}\n    {%- endif %}\n    {{- \"# Tools\\n<tools>\" }}\n    {%- for tool in "
+    "qwen": "{%- if tools %}\n    {{- '<|im_start|>system\\n' }}\n    {%- if messages[0].role == 'system' %}\n    "
+            "    {{- "
+            "messages[0].content + '\\n\\n' }}\n    {%- endif %}\n    {{- \"# Tools\\n<tools>\" }}\n    {%- for "
+            "tool in "
             "tools %}\n        {{- \"\\n\" }}\n        {{- tool | tojson }}\n    {%- endfor %}\n    {{- \"\\n</tools>"
             "<|im_end|>\\n\" }}\n{%- endif %}\n{%- set ns = namespace(multi_step_tool=true, last=messages|length - 1) "
             "%}\n{%- for message in messages[::-1] %}\n    {%- set index = (messages|length - 1) - loop.index0 %}\n   "
@@ -346,7 +356,8 @@ TEMPLATES = {
             "if message.role == \"assistant\" %}\n        {%- set reasoning = '' %}\n        {%- if '</think>' in "
             "content %}\n            {%- set reasoning = content.split('</think>')[0].rstrip('\\n').split('<think>')"
             "[-1].lstrip('\\n') %}\n            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}\n     "
-            "   {%- endif %}\n        {{- '<|im_start|>' + message.role + '\\n' + reasoning.strip('\\n') + content }}\n "
+            "   {%- endif %}\n        {{- '<|im_start|>' + message.role + '\\n' + reasoning.strip('\\n') + "
+            "content }}\n "
             "       {%- for tool_call in message.tool_calls %}\n            {%- if (loop.first and content) or (not "
             "loop.first) %}{{- '\\n' }}{%- endif %}\n            {{- tool_call.function.name }}{{- "
             "tool_call.function.arguments | tojson }}\n        {%- endfor %}\n    {%- elif message.role == \"tool\" "
@@ -401,30 +412,38 @@ TEMPLATES = {
     "white space 2": "{% if true %}\n\n{% endif %}  {% set x = 1 %}  \n  {% set y = 2 %}  z\n{{ x }}\n{{ y }}\n  {{ 1 "
                      "}}\n{{- 2 }}\n{{ 3 -}}\n 4 {%- raw -%}  {% x %}  {%- endraw -%} 5 \r\n 6\r7\n",
     "comment": "a{# {{ b }} {% c %} #}d{#- e -#} f {#+ g +#}\nh\n  {# i #}\nj",
-    "arithmetic": "{{ 1 + 2 * 3 - 4 / 2 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ -7 % 3 }} {{ 7.5 % -2 }} {{ 2 ** 10 "
+    "arithmetic": "{{ 1 + 2 * 3 - 4 / 2 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ 7 % 3 }} {{ -7 % 3 }} {{ 7.5 % -2 }} {{ "
+                  "2 ** 10 "
                   "}} {{ 2 ** -1 }} {{ -3 ** 2 }} {{ 1_000 }} {{ 1e3 }} {{ 1.5e-7 }} {{ (1 + 2) * 3 }} {{ +5 }} {{ --5 "
                   "}} {{ 7.0 // 2 }} {{ true + 1 }} {{ 10 / 4 }} {{ 1e16 }} {{ 123456789.125 }} {{ 0.1 + 0.2 }}",
     "divide": "{{ 1 / 0 }}",
     "modulo": "{{ 1 % 0 }}",
-    "comparison": "{{ 1 == 1.0 }} {{ 1 == true }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} "
-                  "{{ none == none }} {{ none == false }} {{ (1, 2) == [1, 2] }} {{ {'a': 1} == {'a': 1.0} }} {{ 'x' != "
+    "comparison": "{{ 1 == 1.0 }} {{ 1 == true }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ 1 < 2 < 3 }} {{ 1 < 3 "
+                  "< 2 }} "
+                  "{{ none == none }} {{ none == false }} {{ (1, 2) == [1, 2] }} {{ {'a': 1} == {'a': 1.0} }} {{ "
+                  "'x' != "
                   "'y' }} {{ undefined_1 == undefined_2 }} {{ 2 >= 2 }} {{ [] == [] }} {{ 'É' > 'Z' }}",
     "order error": "{{ 1 < 'a' }}",
     "order none": "{{ none < 1 }}",
-    "in": "{{ 'a' in 'cat' }} {{ 'x' not in ['x'] }} {{ 1 in {1: 2} }} {{ 'role' in messages[0] }} {{ '' in '' }} {{ 2 in "
+    "in": "{{ 'a' in 'cat' }} {{ 'x' not in ['x'] }} {{ 1 in {1: 2} }} {{ 'role' in messages[0] }} {{ '' in '' }} "
+          "{{ 2 in "
           "(1, 2.0) }} {{ 'a' in undefined_1 }} {{ none in [none] }}",
     "in error": "{{ 1 in 'abc' }}",
     "in none": "{{ 'a' in none }}",
-    "logic": "{{ 1 and 0 }} {{ '' or 'x' }} {{ not '' }} {{ none or 0 }} {{ not none and true }} {{ [] or {} }} {{ 1 if "
+    "logic": "{{ 1 and 0 }} {{ '' or 'x' }} {{ not '' }} {{ none or 0 }} {{ not none and true }} {{ [] or {} }} "
+             "{{ 1 if "
              "false }} {{ 'a' if 1 else 'b' }} {{ 'a' if 0 else 'b' if 0 else 'c' }} {{ not 1 == 2 }}",
     "concat": "{{ 1 ~ 'a' ~ none ~ true ~ 1.5 ~ [1, 'x'] ~ undefined_1 }} {{ 'a' ~ 1 * 2 }} {{ 'a' * 3 }} {{ [1] * 2 + "
               "[3] }} {{ 2 * 'ab' }}",
     "concat error": "{{ 'a' + 1 }}",
     "concat none": "{{ 'a' + none }}",
-    "slices": "{% set s = 'añ日本語xyz' %}{{ s[1:3] }} {{ s[:-2] }} {{ s[::-1] }} {{ s[::2] }} {{ s[-3:] }} {{ s[5:2] }} {{ "
+    "slices": "{% set s = 'añ日本語xyz' %}{{ s[1:3] }} {{ s[:-2] }} {{ s[::-1] }} {{ s[::2] }} {{ s[-3:] }} {{ "
+              "s[5:2] }} {{ "
               "s[10:] }} {{ s[-1] }} {{ s[2] }} {% set l = [1, 2, 3, 4] %}{{ l[1:] }} {{ l[::-1] }} {{ l[-2:] }} {{ "
-              "l[3:0:-1] }} {{ (1, 2, 3)[1:] }} {{ l[100] }} {{ range(5)[2] }} {{ l['a'] }} {{ s[true] }} {{ l[::-2] }}",
-    "literals": "{{ [1, 'a', none, true, 1.0, [], {}, ()] }} {{ {'a': 1, 2: 'b', none: [1], true: 2} }} {{ (1, 'x') }} {{ "
+              "l[3:0:-1] }} {{ (1, 2, 3)[1:] }} {{ l[100] }} {{ range(5)[2] }} {{ l['a'] }} {{ s[true] }} {{ "
+              "l[::-2] }}",
+    "literals": "{{ [1, 'a', none, true, 1.0, [], {}, ()] }} {{ {'a': 1, 2: 'b', none: [1], true: 2} }} {{ (1, "
+                "'x') }} {{ "
                 "\"it's\" }} {{ ['it\\'s', \"q\\\"\", 'b\\'\\\"', '\\n\\t\\\\', 'é\\u200b\\x07☃'] }} {{ 'a' 'b' }} "
                 "{{ '\\x41\\u00e9\\z\\101' }}",
     "attributes": "{{ messages[0].role }}{{ messages[0]['role'] }}{{ messages.0.role }}{{ messages[0].nothing }}{{ "
@@ -433,9 +452,11 @@ TEMPLATES = {
     "undefined item": "{{ nothing['x'] }}",
     "undefined call": "{{ nothing() }}",
     "undefined add": "{{ nothing + 1 }}",
-    "undefined uses": "[{{ nothing }}]{% for x in nothing %}x{% endfor %}{{ nothing|length }}{{ nothing|list }}{{ nothing "
+    "undefined uses": "[{{ nothing }}]{% for x in nothing %}x{% endfor %}{{ nothing|length }}{{ nothing|list }}{{ "
+                      "nothing "
                       "is defined }}{{ nothing|default('d') }}{{ nothing|upper }}{{ nothing|join(',') }}{% if nothing "
-                      "%}y{% endif %}{{ nothing|trim }}{{ [nothing] }}{{ nothing|items|list }}{{ nothing|string|length }}",
+                      "%}y{% endif %}{{ nothing|trim }}{{ [nothing] }}{{ nothing|items|list }}{{ "
+                      "nothing|string|length }}",
     "undefined json": "{{ nothing|tojson }}",
     "undefined int": "{{ nothing|int }}",
     "undefined sum": "{{ [1]|sum(attribute='x') }}",
@@ -444,19 +465,27 @@ TEMPLATES = {
     "iterate none": "{% for x in none %}{% endfor %}",
     "iterate dict": "{% for x in {'a': 1, 'b': 2} %}{{ x }}{% endfor %}{% for c in 'añb' %}{{ c }},{% endfor %}",
     "append": "{% set l = [] %}{{ l.append(1) }}",
-    "methods": "{% set s = '  Hello, World  ' %}{{ s.strip() }}|{{ s.lstrip() }}|{{ s.rstrip() }}|{{ s.strip(' Hd') }}|{{ "
-               "s.upper() }}|{{ s.lower() }}|{{ s.title() }}|{{ 'hELLO wORLD'.capitalize() }}|{{ s.replace('l', 'L') }}|{{ "
-               "s.replace('l', 'L', 2) }}|{{ s.find('World') }}|{{ s.find('x') }}|{{ s.rfind('o') }}|{{ s.count('l') }}|{{ "
-               "s.startswith('  H') }}|{{ s.endswith(('x', 'd  ')) }}|{{ 'ab'.replace('', '-') }}|{{ 'abc'.removeprefix("
-               "'a') }}|{{ 'abc'.removesuffix('bc') }}|{{ ', '.join(['a', 'b']) }}|{{ '12'.isdigit() }}|{{ 'ab'.isalpha("
-               ") }}|{{ ''.isdigit() }}|{{ 'aB1'.isalnum() }}|{{ ' \\n'.isspace() }}|{{ 'AB'.isupper() }}|{{ 'ß'.upper() }}",
-    "split": "{{ 'a,b,,c'.split(',') }}{{ ' a  b c '.split() }}{{ 'a,b,c'.split(',', 1) }}{{ 'a,b,c'.rsplit(',', 1) }}{{ "
+    "methods": "{% set s = '  Hello, World  ' %}{{ s.strip() }}|{{ s.lstrip() }}|{{ s.rstrip() }}|{{ s.strip(' "
+               "Hd') }}|{{ "
+               "s.upper() }}|{{ s.lower() }}|{{ s.title() }}|{{ 'hELLO wORLD'.capitalize() }}|{{ s.replace('l', "
+               "'L') }}|{{ "
+               "s.replace('l', 'L', 2) }}|{{ s.find('World') }}|{{ s.find('x') }}|{{ s.rfind('o') }}|{{ "
+               "s.count('l') }}|{{ "
+               "s.startswith('  H') }}|{{ s.endswith(('x', 'd  ')) }}|{{ 'ab'.replace('', '-') }}|{{ "
+               "'abc'.removeprefix("
+               "'a') }}|{{ 'abc'.removesuffix('bc') }}|{{ ', '.join(['a', 'b']) }}|{{ '12'.isdigit() }}|{{ "
+               "'ab'.isalpha("
+               ") }}|{{ ''.isdigit() }}|{{ 'aB1'.isalnum() }}|{{ ' \\n'.isspace() }}|{{ 'AB'.isupper() }}|{{ "
+               "'ß'.upper() }}",
+    "split": "{{ 'a,b,,c'.split(',') }}{{ ' a  b c '.split() }}{{ 'a,b,c'.split(',', 1) }}{{ 'a,b,c'.rsplit(',', "
+             "1) }}{{ "
              "'a b  c d '.split(none, 1) }}{{ ' a b c'.rsplit(none, 1) }}{{ ''.split() }}{{ ''.split(',') }}{{ "
              "'a\\nb\\r\\nc\\n'.splitlines() }}{{ 'a\\nb'.splitlines(true) }}{{ 'aXXbXXc'.split('XX')[-1] }}",
     "split empty": "{{ 'abc'.split('') }}",
     "join error": "{{ ','.join([1, 2]) }}",
     "dict methods": "{% set d = {'b': 1, 'a': 2} %}{{ d.items() }}{{ d.keys() }}{{ d.values() }}{{ d.keys()|list }}{{ "
-                    "d|items|list }}{{ d|dictsort }}{{ d|dictsort(by='value', reverse=true) }}{{ d|length }}{{ d|list }}{{ "
+                    "d|items|list }}{{ d|dictsort }}{{ d|dictsort(by='value', reverse=true) }}{{ d|length }}{{ "
+                    "d|list }}{{ "
                     "d.get('b') }}{% for k in d %}{{ k }}{% endfor %}{{ dict(x=1, y='z') }}{{ dict(d, b=9) }}",
     "tojson": "{{ messages|tojson }}\n{{ messages|tojson(indent=2) "
               "}}\n{{ messages|tojson(ensure_ascii=true) }}\n{{ messages|tojson(separators=(',', ':')) }}\n{{ "
@@ -464,82 +493,112 @@ TEMPLATES = {
               "100000.0, -0.0, 123456789012, 1.5e300]|tojson }}{{ '</s>&\\u2028\\x7f\\x01\"\\\\/'|tojson }}{{ {1: 2, "
               "none: 3, true: 4}|tojson }}{{ (1, 2)|tojson }}{{ none|tojson }}{{ 'é'|tojson(ensure_ascii=true) }}{{ "
               "'😀'|tojson(ensure_ascii=true) }}",
-    "tojson tools": "{% if tools %}{{ tools|tojson }}{{ tools|tojson(indent=2) }}{{ tools }}{{ tools|string }}{% endif %}",
+    "tojson tools": "{% if tools %}{{ tools|tojson }}{{ tools|tojson(indent=2) }}{{ tools }}{{ tools|string }}{% "
+                    "endif %}",
     "tojson generator": "{{ [1]|map('string')|tojson }}",
     "select": "{{ messages|selectattr('role', 'equalto', 'user')|list|length }}{{ messages|rejectattr('role', 'in', "
               "['user', 'tool'])|map(attribute='role')|list }}{{ [1, 2, 3, 4]|select('odd')|list }}{{ [0, 1, '', 'a']|"
               "select|list }}{{ [1, 2, none]|reject('none')|list }}{{ [1, 2, 3]|select('>', 1)|list }}{{ messages|"
               "selectattr('tool_calls')|list|length }}{{ messages|selectattr('tool_calls', 'defined')|list|length }}",
-    "map": "{{ messages|map(attribute='role')|join(',') }}{{ ['a', 'b']|map('upper')|list }}{{ [[1, 2], [3]]|map('sum')|"
+    "map": "{{ messages|map(attribute='role')|join(',') }}{{ ['a', 'b']|map('upper')|list }}{{ [[1, 2], "
+           "[3]]|map('sum')|"
            "list }}{{ messages|map(attribute='x', default='-')|join }}{{ [' a ']|map('replace', 'a', 'b')|list }}{{ "
            "[{'a': {'b': 1}}]|map(attribute='a.b')|list }}{{ [[1, 2]]|map(attribute=0)|list }}",
-    "sort": "{{ words|default(['b', 'A', 'c'])|sort }}{{ words|default([])|sort(case_sensitive=true) }}{{ [3, 1, 2]|sort("
-            "reverse=true) }}{{ messages|sort(attribute='role')|map(attribute='role')|list }}{{ words|default([])|unique|"
-            "list }}{{ ['a', 'A', 'b']|unique(case_sensitive=true)|list }}{{ [3, 1]|min }}{{ ['b', 'A']|max }}{{ []|min }}",
+    "sort": "{{ words|default(['b', 'A', 'c'])|sort }}{{ words|default([])|sort(case_sensitive=true) }}{{ [3, 1, "
+            "2]|sort("
+            "reverse=true) }}{{ messages|sort(attribute='role')|map(attribute='role')|list }}{{ "
+            "words|default([])|unique|"
+            "list }}{{ ['a', 'A', 'b']|unique(case_sensitive=true)|list }}{{ [3, 1]|min }}{{ ['b', 'A']|max }}{{ "
+            "[]|min }}",
     "sort error": "{{ [1, 'a']|sort }}",
-    "numbers": "{{ '42'|int }}{{ ' 4_2 '|int }}{{ 'x'|int }}{{ 'x'|int(7) }}{{ '3.9'|int }}{{ 3.9|int }}{{ -3.9|int }}{{ "
-               "none|int }}{{ '1.5'|float }}{{ 'x'|float }}{{ 3|float }}{{ -3|abs }}{{ 2.5|round }}{{ 2.675|round(2) }}{{ "
-               "42|round }}{{ 2.1|round(method='ceil') }}{{ 2.19|round(1, 'floor') }}{{ 1234|round(-2) }}{{ [1, 2.5]|sum "
+    "numbers": "{{ '42'|int }}{{ ' 4_2 '|int }}{{ 'x'|int }}{{ 'x'|int(7) }}{{ '3.9'|int }}{{ 3.9|int }}{{ "
+               "-3.9|int }}{{ "
+               "none|int }}{{ '1.5'|float }}{{ 'x'|float }}{{ 3|float }}{{ -3|abs }}{{ 2.5|round }}{{ "
+               "2.675|round(2) }}{{ "
+               "42|round }}{{ 2.1|round(method='ceil') }}{{ 2.19|round(1, 'floor') }}{{ 1234|round(-2) }}{{ [1, "
+               "2.5]|sum "
                "}}{{ [1, 2]|sum(start=10) }}{{ true|int }}{{ '1e3'|float }}{{ 3.5|round }}{{ 'inf'|float }}",
-    "text filters": "{% set s = s|default('a b') %}{{ s|title }}|{{ s|capitalize }}|{{ s|upper }}|{{ s|replace('o', '0') "
-                    "}}|{{ s|trim }}|{{ 'xxaxx'|trim('x') }}|{{ s|length }}|{{ s|list }}|{{ s|first }}|{{ s|last }}|{{ s|"
-                    "reverse }}|{{ s|string }}|{{ 5|string ~ '5' }}|{{ s|safe }}|{{ [1, 2]|first }}|{{ [1, 2]|last }}|{{ "
+    "text filters": "{% set s = s|default('a b') %}{{ s|title }}|{{ s|capitalize }}|{{ s|upper }}|{{ "
+                    "s|replace('o', '0') "
+                    "}}|{{ s|trim }}|{{ 'xxaxx'|trim('x') }}|{{ s|length }}|{{ s|list }}|{{ s|first }}|{{ s|last "
+                    "}}|{{ s|"
+                    "reverse }}|{{ s|string }}|{{ 5|string ~ '5' }}|{{ s|safe }}|{{ [1, 2]|first }}|{{ [1, "
+                    "2]|last }}|{{ "
                     "[]|first }}|{{ [3, 2]|reverse|list }}|{{ s|wordcount }}|{{ s|truncate(9) }}|{{ s|center(40) }}|{{ "
                     "'<&>'|e }}|{{ [1, none, 'a']|join('-') }}|{{ 'abc'|join(',') }}|{{ s|truncate(9, true, '!') }}",
     "indent": "{% set t = 'a\\nb\\n\\nc' %}{{ t|indent }}|{{ t|indent(2, true) }}|{{ t|indent(2, blank=true) }}|{{ "
               "(t ~ '\\n')|indent('> ') }}|{{ ''|indent }}|{{ 'x'|indent(first=true) }}|{{ documents[0].text|indent if "
               "documents }}",
-    "default": "{{ x|default('d') }}{{ ''|default('d', true) }}{{ none|default('d') }}{{ none|d('e', boolean=true) }}{{ "
+    "default": "{{ x|default('d') }}{{ ''|default('d', true) }}{{ none|default('d') }}{{ none|d('e', "
+               "boolean=true) }}{{ "
                "nothing|default }}{{ nothing|default(default_value=3) }}{{ messages.x|default([])|length }}",
-    "tests": "{% for v in [none, true, 1, 1.5, 'a', [], {}, (), nothing, range(2)] %}{{ v is none }}{{ v is string }}{{ v "
-             "is mapping }}{{ v is iterable }}{{ v is sequence }}{{ v is true }}{{ v is false }}{{ v is boolean }}{{ v is "
-             "number }}{{ v is integer }}{{ v is float }}{{ v is defined }}{{ v is undefined }}{{ v is not none }}{{ v is "
+    "tests": "{% for v in [none, true, 1, 1.5, 'a', [], {}, (), nothing, range(2)] %}{{ v is none }}{{ v is "
+             "string }}{{ v "
+             "is mapping }}{{ v is iterable }}{{ v is sequence }}{{ v is true }}{{ v is false }}{{ v is boolean "
+             "}}{{ v is "
+             "number }}{{ v is integer }}{{ v is float }}{{ v is defined }}{{ v is undefined }}{{ v is not none "
+             "}}{{ v is "
              "callable }} {% endfor %}",
-    "tests 2": "{{ 3 is odd }}{{ 4 is even }}{{ 9 is divisibleby 3 }}{{ 9 is divisibleby(2) }}{{ 1 is in [1, 2] }}{{ 1 is "
-               "not in [1] }}{{ 1 is eq 1 }}{{ 1 is ne 2 }}{{ 2 is gt 1 }}{{ 2 is lt(3) }}{{ 2 is ge 2 }}{{ 2 is le 1 }}{{ "
-               "'a' is equalto 'a' }}{{ namespace is callable }}{{ 'abc' is lower }}{{ 'ABC' is upper }}{{ none is sameas "
-               "none }}{{ 'x' is string and 1 is number }}{{ 1 is defined or nothing }}{{ 'tojson' is filter }}{{ 'a' if x "
+    "tests 2": "{{ 3 is odd }}{{ 4 is even }}{{ 9 is divisibleby 3 }}{{ 9 is divisibleby(2) }}{{ 1 is in [1, 2] "
+               "}}{{ 1 is "
+               "not in [1] }}{{ 1 is eq 1 }}{{ 1 is ne 2 }}{{ 2 is gt 1 }}{{ 2 is lt(3) }}{{ 2 is ge 2 }}{{ 2 is "
+               "le 1 }}{{ "
+               "'a' is equalto 'a' }}{{ namespace is callable }}{{ 'abc' is lower }}{{ 'ABC' is upper }}{{ none "
+               "is sameas "
+               "none }}{{ 'x' is string and 1 is number }}{{ 1 is defined or nothing }}{{ 'tojson' is filter }}{{ "
+               "'a' if x "
                "is defined else 'b' }}{{ 'odd' is test }}",
     "odd string": "{{ 'a' is odd }}",
     "unknown filter": "{{ 1|from_json }}",
     "unknown test": "{{ 1 is fancy }}",
-    "range": "{{ range(3)|list }}{{ range(1, 7, 2)|list }}{{ range(5, 0, -2)|list }}{{ range(3) }}{{ range(1, 9, 2) }}{{ "
+    "range": "{{ range(3)|list }}{{ range(1, 7, 2)|list }}{{ range(5, 0, -2)|list }}{{ range(3) }}{{ range(1, 9, "
+             "2) }}{{ "
              "range(4)|length }}{{ range(0)|list }}{% for i in range(2) %}{{ i }}{% endfor %}",
     "range limit": "{{ range(1000000)|length }}",
     "raise": "{% if messages|length != 1 %}{{ raise_exception('one message only: ' ~ messages|length) }}{% endif %}ok",
     "strftime": "{{ strftime_now('%Y-%m-%d') }}{{ strftime_now('%d %b %Y') }}{{ strftime_now('%B %d, %Y') }}",
-    "filter block": "{% filter upper %}abc{{ messages|length }}{% endfilter %}{% filter replace('a', 'b')|trim %} aaa {% "
+    "filter block": "{% filter upper %}abc{{ messages|length }}{% endfilter %}{% filter replace('a', 'b')|trim %} "
+                    "aaa {% "
                     "endfilter %}",
     "with": "{% with a=1, b='x' %}{{ a }}{{ b }}{% set c = 2 %}{% endwith %}{{ a }}{{ c }}",
     "generators": "{% set g = [1, 2]|map('string') %}{{ g|join }}{{ g|join }}{{ ([1, 2]|select|list)[0] }}",
     "generator length": "{{ [1]|map('string')|length }}",
-    "dict views": "{{ {'a': 1}.items()|length }}{{ {'a': 1}.keys()|first }}{% for k, v in {'a': 1}|dictsort %}{{ k }}{{ v "
+    "dict views": "{{ {'a': 1}.items()|length }}{{ {'a': 1}.keys()|first }}{% for k, v in {'a': 1}|dictsort %}{{ "
+                  "k }}{{ v "
                   "}}{% endfor %}{{ 'a' in {'a': 1}.keys() }}{{ {'a': 1}.values()|list }}",
     "items of context": "{% for k, v in (items|default({})).items() %}{{ k }}{{ v }}{% endfor %}{{ items|default({})|"
                         "dictsort }}{% for k, v in items|default({})|items %}{{ k }}{{ v }}{% endfor %}",
     "items error": "{{ 1|items|list }}",
-    "content parts": "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% elif m.content is iterable and "
+    "content parts": "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% elif m.content is "
+                     "iterable and "
                      "m.content is not mapping %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% elif "
-                     "'image' in p or p['type'] == 'image' %}<img>{% endif %}{% endfor %}{% else %}{{ m.content }}{% endif "
+                     "'image' in p or p['type'] == 'image' %}<img>{% endif %}{% endfor %}{% else %}{{ m.content "
+                     "}}{% endif "
                      "%}{% endfor %}",
     "batch": "{{ [1, 2, 3, 4, 5]|batch(2)|list }}{{ [1, 2, 3]|batch(2, 0)|list }}",
     "set shadows": "{% set messages = messages[:1] %}{{ messages|length }}{% set true_value = true %}{{ true_value }}",
-    "syntax 1": "{% if %}{% endif %}", "syntax 2": "{{ 1 + }}", "syntax 3": "{% for x in [1] %}", "syntax 4": "{{ 'a }}",
+    "syntax 1": "{% if %}{% endif %}", "syntax 2": "{{ 1 + }}", "syntax 3": "{% for x in [1] %}",
+    "syntax 4": "{{ 'a }}",
     "syntax 5": "{% endif %}", "syntax 6": "{{ (1 }}", "syntax 7": "{% set = 1 %}", "syntax 8": "{{ a b }}",
     "syntax 9": "{% break %}", "syntax 10": "{# open", "syntax 11": "{{ }}", "syntax 12": "{% unknown %}",
     "syntax 13": "{{ {'a' 1} }}", "syntax 14": "{{ [1, 2 }}", "syntax 15": "{% macro f(a=1, b) %}{% endmacro %}",
-    "syntax 16": "{{ f(a=1, 2) }}", "syntax 17": "{{ a..b }}", "syntax 18": "{% set none = 1 %}", "syntax 19": "{{ 1 is }}",
+    "syntax 16": "{{ f(a=1, 2) }}", "syntax 17": "{{ a..b }}", "syntax 18": "{% set none = 1 %}",
+    "syntax 19": "{{ 1 is }}",
     "slice odd": "{{ messages['a':] }}", "slice odd 2": "{{ messages[nothing:] }}", "slice odd 3": "{{ (n or 5)[1:] }}",
     "slice odd 4": "{{ nothing[1:] }}",
     "slice step": "{{ 'abc'[::0] }}",
     "dict trailing": "{{ {'a': 1,} }}{{ [1,] }}{{ (1,) }}{{ [] }}{{ {} }}",
     "unhashable": "{{ {[1]: 2} }}",
     "lstrip chars": "{{ '<think>abc</think>'.lstrip('<think>') }}{{ 'xyabcyx'.rstrip('xy') }}",
-    "loop in macro": "{% macro m(l) %}{% for x in l %}{{ x }}{{ ',' if not loop.last }}{% endfor %}{% endmacro %}{% for "
+    "loop in macro": "{% macro m(l) %}{% for x in l %}{{ x }}{{ ',' if not loop.last }}{% endfor %}{% endmacro "
+                     "%}{% for "
                      "l in [[1, 2], [3]] %}{{ m(l) }};{{ loop.index }}{% endfor %}",
-    "if in expression": "{{ 'a' if messages|length > 1 else 'b' ~ 'c' }}{{ ('x' if true) ~ 'y' }}{{ [1 if false else 2] }}",
-    "negatives": "{{ messages[-1].role if messages }}{{ [1, 2, 3][-2] }}{{ -1 * -1 }}{{ 3 - -3 }}{{ -(2) }}{{ -2|abs }}",
-    "precedence": "{{ 'x' + 3 ~ 4 * 5 }}{{ not true or true }}{{ 1 if true and false else 2 }}{{ 'a' ~ 'b'|upper }}{{ -1|abs "
+    "if in expression": "{{ 'a' if messages|length > 1 else 'b' ~ 'c' }}{{ ('x' if true) ~ 'y' }}{{ [1 if false "
+                        "else 2] }}",
+    "negatives": "{{ messages[-1].role if messages }}{{ [1, 2, 3][-2] }}{{ -1 * -1 }}{{ 3 - -3 }}{{ -(2) }}{{ "
+                 "-2|abs }}",
+    "precedence": "{{ 'x' + 3 ~ 4 * 5 }}{{ not true or true }}{{ 1 if true and false else 2 }}{{ 'a' ~ 'b'|upper "
+                  "}}{{ -1|abs "
                   "+ 1 }}{{ 1 + 1 == 2 and 'y' }}{{ 2 ** 3 ** 2 }}{{ 10 - 3 - 2 }}{{ 2 * 3 % 4 }}",
 }
 

@@ -51,8 +51,9 @@ static void expect_origins(const char *source, const char *context, const char *
 
 static void what_a_user_writes_is_never_marked_as_the_templates(void **state) {
     (void)state;
-    static const char chat[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"<|im_end|>\"}],\"s\":\" <X> \",\"w\":[\"p\","
-                               "\"q\"],\"n\":5}";
+    static const char chat[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"<|im_end|>\"}],\"s\":\" <X> \",\"w\":[\"p\","
+        "\"q\"],\"n\":5}";
     static const char *const cases[][2] = {
         {"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}",
          "<|im_start|>user\n⟦<|im_end|>⟧<|im_end|>"},
@@ -120,15 +121,17 @@ static void a_hostile_template_ends(void **state) {
                  "the template ");
     expect_error("{% set x = l * 1000 %}{% for a in x %}{{ 1 if 7 in x }}{% endfor %}", TQ_INVALID, "runs too long");
     expect_error("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", TQ_INVALID, "too deeply");
-    expect_error("{% set ns = namespace(s='0123456789') %}{% for a in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-                 TQ_INVALID, "16 MiB");
+    expect_error(
+        "{% set ns = namespace(s='0123456789') %}{% for a in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        TQ_INVALID, "16 MiB");
     expect_error("{{ 'a' * 1000000000 }}", TQ_INVALID, "");
     expect_error("{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 10000000 }}",
                  TQ_INVALID, "16 MiB");
     expect_error("{% set ns = namespace(l=[1]) %}{% for a in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
                  TQ_INVALID, "");
-    expect_error("{% set ns = namespace(l=[]) %}{% for a in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
-                 TQ_INVALID, "nested too deeply");
+    expect_error(
+        "{% set ns = namespace(l=[]) %}{% for a in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
+        TQ_INVALID, "nested too deeply");
     expect_error("{{ range(10000000)|length }}", TQ_INVALID, "100000");
     expect_error("{{ 9223372036854775807 + 1 }}", TQ_UNSUPPORTED, "integer");
     expect_error("{{ 999999999999999999 * 999999999999999999 }}", TQ_UNSUPPORTED, "63 bits");
@@ -186,8 +189,9 @@ static void broken_input_is_refused(void **state) {
 /* Rendering shares the parsed template between threads: it may not leave anything behind. */
 static void a_template_renders_the_same_twice(void **state) {
     (void)state;
-    static const char source[] = "{% set ns = namespace(n=0) %}{% for x in l %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n "
-                                 "}}{% set l = [9] %}{{ l }}";
+    static const char source[] =
+        "{% set ns = namespace(n=0) %}{% for x in l %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n "
+        "}}{% set l = [9] %}{{ l }}";
     tq_chat_template *tmpl;
     assert_int_equal(tq_chat_template_new(source, strlen(source), &tmpl, NULL), TQ_OK);
     json_t *context = json_loads("{\"l\":[1,2]}", 0, NULL);

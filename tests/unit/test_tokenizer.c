@@ -48,10 +48,10 @@ static void expect_ids(const tq_tokenizer *tokenizer, const char *text, bool con
 static void ids_are_those_the_model_was_trained_with(void **state) {
     (void)state;
     tq_tokenizer *tokenizer = load_bookworm();
-    static const int32_t ids[] = {1,  444, 271, 201, 1111, 361, 261, 4900, 285, 269, 1492, 291, 81,  264, 130,
-                                  117, 84, 312, 223, 19,   20,  21,  22,   23,  299, 223,  223, 90, 2};
-    expect_ids(tokenizer, "<|im_start|>user\nIt's a test of h\xc3\xa9llo w\xc3\xb6rld 12345\n\n  x<|im_end|>", true, ids,
-               LENGTH(ids));
+    static const int32_t ids[] = {1,   444, 271, 201, 1111, 361, 261, 4900, 285, 269, 1492, 291, 81, 264, 130,
+                                  117, 84,  312, 223, 19,   20,  21,  22,   23,  299, 223,  223, 90, 2};
+    expect_ids(tokenizer, "<|im_start|>user\nIt's a test of h\xc3\xa9llo w\xc3\xb6rld 12345\n\n  x<|im_end|>", true,
+               ids, LENGTH(ids));
     assert_int_equal(tq_tokenizer_vocab_size(tokenizer), 8192);
     assert_int_equal(tq_tokenizer_find(tokenizer, "<|im_end|>"), 2);
     assert_int_equal(tq_tokenizer_find(tokenizer, "<|im_ends|>"), -1);
@@ -108,14 +108,21 @@ static void a_control_token_counts_only_in_its_range(void **state) {
 static void pieces_give_back_every_text(void **state) {
     (void)state;
     tq_tokenizer *tokenizer = load_bookworm();
-    static const char *const texts[] = {"", " ", "a", "\n\n  \t x ", "\xe6\x97\xa5\xe6\x9c\xac\xf0\x9f\x98\x80", "1234567",
-                                        "It's  <|im_end|> 'S", "\x01\x7f\xc2\xa0\xe1\xa0\x8e"};
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "a",
+                                        "\n\n  \t x ",
+                                        "\xe6\x97\xa5\xe6\x9c\xac\xf0\x9f\x98\x80",
+                                        "1234567",
+                                        "It's  <|im_end|> 'S",
+                                        "\x01\x7f\xc2\xa0\xe1\xa0\x8e"};
     for (size_t k = 0; k < LENGTH(texts); k++) {
         tq_ids ids = {0};
         char back[200];
         size_t n = 0;
         assert_int_equal(tq_tokenizer_encode(tokenizer, texts[k], strlen(texts[k]), true, &ids, NULL), TQ_OK);
-        for (size_t i = 0; i < ids.n; i++) n += tq_tokenizer_piece(tokenizer, ids.ids[i], true, back + n, sizeof back - n);
+        for (size_t i = 0; i < ids.n; i++)
+            n += tq_tokenizer_piece(tokenizer, ids.ids[i], true, back + n, sizeof back - n);
         assert_int_equal(n, strlen(texts[k]));
         assert_memory_equal(back, texts[k], n);
         free(ids.ids);
@@ -204,17 +211,25 @@ static void a_regex_that_two_engines_read_differently_is_refused(void **state) {
     (void)state;
     static const struct {
         const char *regex, *part;
-    } patterns[] = {{"[a&&[^b]]", "&&"},    {"[[:alpha:]]", "POSIX"}, {"\\\\h+", "\\h"},        {"\\\\R", "\\R"},
-                    {"\\\\X", "\\X"},       {"\\\\bx", "\\b"},        {"\\\\w+", "\\w"},        {"[\\\\w]", "\\w"},
-                    {"(?m:a)", "(?m:"},     {"a(?i)b", "(?i)"},       {"[a[b]]", "class"},      {"(a)\\\\1", "\\1"},
-                    {"\\\\p{Nonsense}", ""}, {"(", ""},               {"[a", "without end"},    {"a{2}?", "quantifier"},
-                    {"(?<n>a)", "(?<n"},    {"\\\\", "trailing"},     {"\\\\p{", "\\p"},        {"\\\\K", "\\K"},
-                    {"(*UCP)a", "(*"},      {"a{x", "{"},             {"\\\\x{110000}", ""},    {"[]a]", "]"}};
+    } patterns[] = {{"[a&&[^b]]", "&&"},     {"[[:alpha:]]", "POSIX"},
+                    {"\\\\h+", "\\h"},       {"\\\\R", "\\R"},
+                    {"\\\\X", "\\X"},        {"\\\\bx", "\\b"},
+                    {"\\\\w+", "\\w"},       {"[\\\\w]", "\\w"},
+                    {"(?m:a)", "(?m:"},      {"a(?i)b", "(?i)"},
+                    {"[a[b]]", "class"},     {"(a)\\\\1", "\\1"},
+                    {"\\\\p{Nonsense}", ""}, {"(", ""},
+                    {"[a", "without end"},   {"a{2}?", "quantifier"},
+                    {"(?<n>a)", "(?<n"},     {"\\\\", "trailing"},
+                    {"\\\\p{", "\\p"},       {"\\\\K", "\\K"},
+                    {"(*UCP)a", "(*"},       {"a{x", "{"},
+                    {"\\\\x{110000}", ""},   {"[]a]", "]"}};
     for (size_t i = 0; i < LENGTH(patterns); i++) {
         char json[400];
         snprintf(json, sizeof json,
-                 "{" LEVEL "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"Isolated\"}"
-                 "," MODEL "}", patterns[i].regex);
+                 "{" LEVEL
+                 "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"Isolated\"}"
+                 "," MODEL "}",
+                 patterns[i].regex);
         expect_refusal(json, TQ_UNSUPPORTED, patterns[i].part);
     }
 }
@@ -277,8 +292,9 @@ static void deep_nesting_does_not_end_the_process(void **state) {
 /* A pattern that backtracks without end is stopped, with a text. */
 static void a_pattern_that_never_ends_is_stopped(void **state) {
     (void)state;
-    static const char json[] = "{" LEVEL "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|aa)+[xy]\"},"
-                               "\"behavior\":\"Isolated\"}," MODEL "}";
+    static const char json[] =
+        "{" LEVEL "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|aa)+[xy]\"},"
+        "\"behavior\":\"Isolated\"}," MODEL "}";
     tq_tokenizer *tokenizer;
     tq_error err;
     tq_ids ids = {0};
