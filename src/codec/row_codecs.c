@@ -51,7 +51,7 @@ static uint16_t quantize_8bit(int dim, const float *y, uint8_t *codes) {
     float top = 0;
     for (int i = 0; i < dim; i++) {
         float magnitude = fabsf(y[i]);
-        if (!(magnitude <= top)) top = magnitude; /* keeps a NaN */
+        if (!(magnitude <= top) && !isnan(top)) top = magnitude; /* a NaN enters and stays */
     }
     uint16_t half = scale_to_f16(top);
     /* Rounding the scale down would push the largest value past 127. */
@@ -172,13 +172,14 @@ static void encode_minmax(const tq_codec *codec, const float *x, uint8_t *row) {
     uint8_t *constants = row + dim * codec->bits / 8;
     for (int g = 0; g < dim / group; g++) {
         const float *values = x + g * group;
-        float low = values[0], high = values[0];
-        for (int i = 1; i < group; i++) {
+        float low = values[0], high = values[0], poison = 0; /* 0, or NaN if a value is not finite */
+        for (int i = 0; i < group; i++) {
+            poison += values[i] * 0.0f;
             if (values[i] < low) low = values[i];
             if (values[i] > high) high = values[i];
         }
         /* Codes are chosen for the constants as stored. */
-        uint16_t zero_half = tq_f32_f16(low), scale_half = tq_f32_f16((high - low) / (float)top);
+        uint16_t zero_half = tq_f32_f16(low + poison), scale_half = tq_f32_f16((high - low) / (float)top);
         float zero = tq_f16_f32(zero_half), scale = tq_f16_f32(scale_half);
         for (int i = 0; i < group; i++) {
             float code = scale > 0 ? rintf((values[i] - zero) / scale) : 0.0f;
