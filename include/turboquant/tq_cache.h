@@ -36,6 +36,8 @@ typedef struct tq_cache tq_cache;
  *   f32 f16 q8 tq2 tq3 tq4 paper-mse:1..8 paper-prod:2..4   one codec for both
  *   mlx-k{2,3,4}v{2,4}     the mlx-turboquant prototype: paper-prod keys, min-max values in groups of 32
  *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h
+ *   window:N               a control for measurements: f16, and what leaves a window of N tokens (which replaces
+ *                          buffer_size) is forgotten
  * key_bits and value_bits, when not 0, replace the bits of that side; value_group_size, when not 0, the group of
  * min-max values.  An option that the codec cannot honour is refused, not ignored. */
 typedef struct tq_cache_config {
@@ -81,6 +83,7 @@ typedef struct tq_cache_stats {
     int tokens;
     int packed_tokens; /* held as codes; 0 for f32 and f16 */
     int exact_tokens;  /* sinks, window, or everything for f32 and f16 */
+    int forgotten_tokens; /* window:N only */
     size_t bytes;      /* allocated for them: pages in use, window, sinks, tables of the codec */
     size_t f16_bytes;  /* the same tokens as plain f16 keys and values */
     double bits_per_value; /* of a packed page, everything in it counted */

@@ -51,6 +51,31 @@ typedef struct tq_recall_result {
 TQ_API tq_status tq_eval_recall(tq_model *model, const tq_recall_data *data, int document,
                                 const tq_session_params *session_params, tq_recall_result *result, tq_error *err);
 
+/* ---- divergence: how far a compressed cache moves the model's predictions ------------------------------------------------
+ *
+ * On the same documents: the distribution of the next token at every position from just before the first answer to the
+ * last answer, against a reference run (f16, say) of the same document.  KL(reference || other) in nats. */
+typedef struct tq_reference tq_reference;
+
+TQ_API tq_status tq_reference_new(tq_model *model, const tq_recall_data *data, int document,
+                                  const tq_session_params *session_params, tq_reference **out, tq_error *err);
+TQ_API void tq_reference_free(tq_reference *reference);
+
+/* Positions compared in a document. */
+TQ_API int tq_recall_positions(const tq_recall_data *data, int document);
+
+typedef struct tq_divergence_result {
+    tq_recall_result recall; /* measured in the same run */
+    double nll;              /* mean negative log-likelihood of the document's tokens at these positions */
+    double reference_nll;
+    int same_top; /* positions whose most likely token is the reference's */
+} tq_divergence_result;
+
+/* kld: (tq_recall_positions) divergences, in order. */
+TQ_API tq_status tq_eval_divergence(tq_model *model, const tq_recall_data *data, int document,
+                                    const tq_session_params *session_params, const tq_reference *reference, float *kld,
+                                    tq_divergence_result *result, tq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

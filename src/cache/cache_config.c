@@ -16,11 +16,21 @@ static bool is_mlx(const char *kv) {
            (kv[7] == '2' || kv[7] == '4');
 }
 
+int tq_cache_window_of(const char *kv) {
+    int n = -1, end = 0;
+    if (!kv || sscanf(kv, "window:%7d%n", &n, &end) != 1 || kv[end] || kv[7] < '0' || kv[7] > '9') return -1;
+    return n;
+}
+
 static tq_status split_sides(const char *kv, char *key, char *value, tq_error *err) {
     if (strncmp(kv, "mlx-k", 5) == 0) {
         if (!is_mlx(kv)) return tq_fail(err, TQ_INVALID, "codec '%s': want mlx-k{2,3,4}v{2,4}", kv);
         snprintf(key, NAME, "paper-prod:%c", kv[5]);
         snprintf(value, NAME, "minmax:%c:32", kv[7]);
+    } else if (strncmp(kv, "window:", 7) == 0) {
+        if (tq_cache_window_of(kv) < 0) return tq_fail(err, TQ_INVALID, "codec '%s': want window:TOKENS", kv);
+        snprintf(key, NAME, "f16");
+        snprintf(value, NAME, "f16");
     } else if (strncmp(kv, "tq:", 3) == 0) {
         const char *comma = strchr(kv, ',');
         if (strncmp(kv + 3, "k=", 2) != 0 || !comma || strncmp(comma + 1, "v=", 2) != 0 || strlen(kv) >= NAME)

@@ -45,8 +45,12 @@ static tq_status make_codecs(tq_cache *cache, tq_error *err) {
         TQ_TRY(tq_codec_new(key, cache->params.head_dim, seed, &layer->key, err));
         TQ_TRY(tq_codec_new(value, cache->params.head_dim, seed, &layer->value, err));
     }
-    /* Nothing to gain from a window in front of rows that are exact anyway. */
-    if (tq_codec_is_exact(cache->layers[0].key) && tq_codec_is_exact(cache->layers[0].value)) {
+    int window = tq_cache_window_of(cache->kv);
+    cache->forgets = window >= 0;
+    if (cache->forgets) {
+        cache->params.config.buffer_size = window;
+    } else if (tq_codec_is_exact(cache->layers[0].key) && tq_codec_is_exact(cache->layers[0].value)) {
+        /* Nothing to gain from a window in front of rows that are exact anyway. */
         cache->params.config.buffer_size = 0;
         cache->params.config.sinks = 0;
         cache->params.config.flush_batch_size = 1;
@@ -140,11 +144,13 @@ void tq_cache_free(tq_cache *cache) {
 
 /* ---- storing ----------------------------------------------------------------------------------------------------- */
 
-static int tokens_of(const tq_kv_store *store) { return store->n_sinks + store->n_packed + store->n_window; }
+static int tokens_of(const tq_kv_store *store) {
+    return store->n_sinks + store->n_packed + store->n_forgotten + store->n_window;
+}
 
 /* The first tokens of a sequence fill the sinks.  Returns how many of the n rows went there. */
 static int fill_sinks(tq_cache *cache, tq_kv_store *store, const float *k, const float *v, int n) {
-    int room = store->n_packed + store->n_window == 0 ? cache->params.config.sinks - store->n_sinks : 0;
+    int room = tokens_of(store) == store->n_sinks ? cache->params.config.sinks - store->n_sinks : 0;
     int taken = min_int(n, room);
     if (taken <= 0) return 0;
     /* A sink is a window row that never leaves: append to an empty window, then count it as a sink. */
@@ -164,9 +170,9 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     n -= taken;
     int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
     int over = queue - cache->params.config.buffer_size, n_pack = over >= batch ? over / batch * batch : 0;
-    int want_pages = (store->n_packed + n_pack + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
+    int want_pages = cache->forgets ? 0 : (store->n_packed + n_pack + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
     while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
-    tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_pack = n_pack};
+    tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_pack = n_pack, .forget = cache->forgets};
     cache->backend->ops->flush(cache->backend, &args);
 }
 
@@ -215,15 +221,17 @@ static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     if (length >= tokens_of(s)) return;
     s->n_sinks = min_int(s->n_sinks, length);
     length -= s->n_sinks;
-    s->n_window = length > s->n_packed ? length - s->n_packed : 0;
+    int left = s->n_packed + s->n_forgotten; /* one of them is 0 */
+    s->n_window = length > left ? length - left : 0;
     s->n_packed = min_int(s->n_packed, length);
+    s->n_forgotten = min_int(s->n_forgotten, length);
     drop_pages(cache, layer, (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS);
 }
 
 void tq_cache_clear(tq_cache *cache) {
     for (int l = 0; l < cache->params.n_layers; l++) {
         tq_kv_store *s = &cache->layers[l].store;
-        s->n_sinks = s->n_packed = s->n_window = 0;
+        s->n_sinks = s->n_packed = s->n_forgotten = s->n_window = 0;
         drop_pages(cache, &cache->layers[l], 0);
     }
 }
@@ -236,6 +244,11 @@ tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {
     }
     if (length < 0 || length > longest)
         return tq_fail(err, TQ_INVALID, "rewind: want 0 to %d tokens, got %d", longest, length);
+    if (cache->forgets && length > 0 && length < longest) {
+        const tq_kv_store *s = &cache->layers[0].store;
+        if (length < s->n_sinks + s->n_forgotten)
+            return tq_fail(err, TQ_INVALID, "rewind: token %d has been forgotten by %s", length, cache->kv);
+    }
     for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(cache, &cache->layers[l], length);
     return TQ_OK;
 }
@@ -246,7 +259,8 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     bool exact = tq_codec_is_exact(s->key) && tq_codec_is_exact(s->value);
     *stats = (tq_cache_stats){.tokens = tokens_of(s)};
     stats->packed_tokens = exact ? 0 : s->n_packed;
-    stats->exact_tokens = stats->tokens - stats->packed_tokens;
+    stats->forgotten_tokens = s->n_forgotten;
+    stats->exact_tokens = stats->tokens - stats->packed_tokens - stats->forgotten_tokens;
     stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
     for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
         stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);

@@ -20,6 +20,7 @@ struct tq_cache {
     tq_backend *backend;
     bool owns_backend;
     bool per_layer_codecs;
+    bool forgets; /* window:N */
     int max_pages, exact_cap;
     tq_cache_layer *layers;
     tq_page_pool pool; /* slots of n_kv_heads pages */
@@ -35,8 +36,11 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
 /* Forget everything. */
 void tq_cache_clear(tq_cache *cache);
 
-/* Key and value codec names of a config: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32".  canonical: the
- * config's kv with the overrides in it.  Buffers of 64 bytes. */
+/* Key and value codec names of a config: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32"; "window:N" -> f16.
+ * canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
+/* N of "window:N", or -1. */
+int tq_cache_window_of(const char *kv);
+
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
 
 #endif

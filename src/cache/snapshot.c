@@ -77,8 +77,8 @@ tq_status tq_snapshot_write(const tq_cache *cache, FILE *to, const char *label, 
     TQ_TRY(put(&s, &h, sizeof h));
     for (int l = 0; l < cache->params.n_layers; l++) {
         const tq_cache_layer *layer = &cache->layers[l];
-        uint32_t counts[3] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
-                              (uint32_t)layer->store.n_window};
+        uint32_t counts[4] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
+                              (uint32_t)layer->store.n_forgotten, (uint32_t)layer->store.n_window};
         TQ_TRY(put(&s, counts, sizeof counts));
         TQ_TRY(each_exact_row_run(&s, &layer->store, put_rows));
         for (int p = 0; p < layer->n_pages; p++) TQ_TRY(put(&s, layer->pages[p], cache->pool.slot_bytes));
@@ -115,18 +115,20 @@ static tq_status check_header(const stream *s, const snapshot_header *want, cons
 /* length: what the layers before hold, or -1 for the first. */
 static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, int64_t *length) {
     tq_kv_store *store = &layer->store;
-    uint32_t counts[3];
+    uint32_t counts[4];
     TQ_TRY(get(s, counts, sizeof counts));
-    int64_t total = (int64_t)counts[0] + counts[1] + counts[2];
+    int64_t total = (int64_t)counts[0] + counts[1] + counts[2] + counts[3];
     if (total > cache->params.max_tokens)
         return tq_fail(s->err, TQ_FULL, "%s: the snapshot holds %lld tokens, the cache has room for %d", s->label,
                        (long long)total, cache->params.max_tokens);
-    if (counts[0] > (uint32_t)cache->params.config.sinks || counts[0] + counts[2] > (uint32_t)cache->exact_cap ||
+    if (counts[0] > (uint32_t)cache->params.config.sinks || counts[0] + counts[3] > (uint32_t)cache->exact_cap ||
+        (counts[cache->forgets ? 1 : 2] > 0) ||
         (*length >= 0 && *length != total))
         return tq_fail(s->err, TQ_FORMAT, "%s: the counts of a layer do not fit together", s->label);
     *length = total;
     store->n_sinks = (int)counts[0];
-    store->n_window = (int)counts[2];
+    store->n_forgotten = (int)counts[2];
+    store->n_window = (int)counts[3];
     TQ_TRY(each_exact_row_run(s, store, get));
     int pages = ((int)counts[1] + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
     while (layer->n_pages < pages) {

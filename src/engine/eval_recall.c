@@ -1,5 +1,6 @@
 /* eval_recall.c: facts asked for at the end of long documents. */
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,21 +18,21 @@ typedef struct span {
     int from, to;
 } span;
 
-typedef struct document {
+typedef struct recall_document {
     int32_t *ids;
     int n_ids;
     span *answers;
     int n_answers;
-} document;
+} recall_document;
 
 struct tq_recall_data {
-    document *documents;
+    recall_document *documents;
     int n_documents;
 };
 
 /* ---- reading ------------------------------------------------------------------------------------------------------- */
 
-static tq_status read_document(const json_t *json, int index, const char *path, document *out, tq_error *err) {
+static tq_status read_document(const json_t *json, int index, const char *path, recall_document *out, tq_error *err) {
     const json_t *ids = json_object_get(json, "ids"), *answers = json_object_get(json, "answers");
     size_t n_ids = json_array_size(ids), n_answers = json_array_size(answers);
     if (n_ids == 0 || n_ids > 1 << 26)
@@ -69,7 +70,7 @@ tq_status tq_recall_open(const char *path, tq_recall_data **out, tq_error *err) 
     size_t n = json_array_size(json);
     tq_status status = TQ_OK;
     if (data) data->documents = calloc(n + 1, sizeof *data->documents);
-    if (!data || !data->documents) status = tq_fail_memory(err, n * sizeof(document), "documents");
+    if (!data || !data->documents) status = tq_fail_memory(err, n * sizeof(recall_document), "documents");
     else if (n == 0) status = tq_fail(err, TQ_FORMAT, "%s: want an array of documents", path);
     for (size_t i = 0; status == TQ_OK && i < n; i++)
         status = read_document(json_array_get(json, i), (int)i, path, &data->documents[data->n_documents++], err);
@@ -98,24 +99,55 @@ int tq_recall_answers(const tq_recall_data *data, int i) { return data->document
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------- */
 
+/* Logits of a reference run at the compared positions. */
+struct tq_reference {
+    int n, vocab;
+    float *logits; /* (n, vocab) */
+};
+
 typedef struct recall_run {
-    const document *doc;
-    int vocab, base;       /* base: position of the first token of this call */
-    int answer;            /* the answer that is awaited or under way */
-    bool wrong;            /* one of its tokens was not the argmax */
+    const recall_document *doc;
+    int vocab, base; /* base: position of the first token of this call */
+    int head;        /* position of the first token whose logits are compared */
+    int answer;      /* the answer that is awaited or under way */
+    bool wrong;      /* one of its tokens was not the argmax */
     tq_recall_result *result;
+    tq_reference *record;          /* filled, or NULL */
+    const tq_reference *reference; /* compared with, or NULL */
+    float *kld;
+    tq_divergence_result *divergence;
 } recall_run;
 
-/* The logits after token base + i say what position base + i + 1 should hold. */
-static void check_logits(void *ctx, int i, const float *logits) {
-    recall_run *run = ctx;
-    const document *d = run->doc;
-    int position = run->base + i + 1;
-    if (run->answer == d->n_answers || position < d->answers[run->answer].from) return;
+static int argmax(const float *x, int n) {
     int best = 0;
-    for (int j = 1; j < run->vocab; j++)
-        if (logits[j] > logits[best]) best = j;
-    if (best != d->ids[position]) run->wrong = true;
+    for (int j = 1; j < n; j++)
+        if (x[j] > x[best]) best = j;
+    return best;
+}
+
+static double log_sum_exp(const float *x, int n) {
+    double top = x[argmax(x, n)], sum = 0;
+    for (int j = 0; j < n; j++) sum += exp(x[j] - top);
+    return top + log(sum);
+}
+
+static void compare_logits(recall_run *run, int place, int next_id, const float *logits) {
+    const float *want = run->reference->logits + (size_t)place * (size_t)run->vocab;
+    double log_z = log_sum_exp(logits, run->vocab), want_z = log_sum_exp(want, run->vocab), divergence = 0;
+    for (int j = 0; j < run->vocab; j++) {
+        double log_p = want[j] - want_z;
+        divergence += exp(log_p) * (log_p - (logits[j] - log_z));
+    }
+    run->kld[place] = (float)divergence;
+    run->divergence->same_top += argmax(logits, run->vocab) == argmax(want, run->vocab);
+    run->divergence->nll += log_z - logits[next_id];
+    run->divergence->reference_nll += want_z - want[next_id];
+}
+
+static void check_answer(recall_run *run, int position, const float *logits) {
+    const recall_document *d = run->doc;
+    if (run->answer == d->n_answers || position < d->answers[run->answer].from) return;
+    if (argmax(logits, run->vocab) != d->ids[position]) run->wrong = true;
     if (position + 1 == d->answers[run->answer].to) {
         run->result->right += !run->wrong;
         run->result->total++;
@@ -124,38 +156,109 @@ static void check_logits(void *ctx, int i, const float *logits) {
     }
 }
 
-static tq_status run_document(tq_session *s, const document *d, tq_recall_result *result, tq_error *err) {
-    if (d->n_answers == 0) return TQ_OK;
-    recall_run run = {.doc = d, .vocab = s->model->config.vocab, .result = result};
-    int head = d->answers[0].from - 1, end = d->answers[d->n_answers - 1].to - 1; /* the last token needs no logits */
-    TQ_TRY(tq_session_eval(s, d->ids, head, err));
-    for (int at = head; at < end; at += TAIL_CHUNK) {
-        int n = end - at < TAIL_CHUNK ? end - at : TAIL_CHUNK;
-        run.base = at;
-        TQ_TRY(tq_session_eval_all(s, d->ids + at, n, check_logits, &run, err));
+/* The logits after token base + i say what position base + i + 1 should hold. */
+static void take_logits(void *ctx, int i, const float *logits) {
+    recall_run *run = ctx;
+    int position = run->base + i + 1, place = run->base + i - run->head;
+    check_answer(run, position, logits);
+    if (run->record)
+        memcpy(run->record->logits + (size_t)place * (size_t)run->vocab, logits, (size_t)run->vocab * sizeof *logits);
+    if (run->reference) compare_logits(run, place, run->doc->ids[position], logits);
+}
+
+static int first_compared(const recall_document *d) { return d->answers[0].from - 1; }
+static int end_compared(const recall_document *d) { return d->answers[d->n_answers - 1].to - 1; } /* the last token needs none */
+
+int tq_recall_positions(const tq_recall_data *data, int index) {
+    const recall_document *d = &data->documents[index];
+    return d->n_answers ? end_compared(d) - first_compared(d) : 0;
+}
+
+static tq_status run_session(tq_session *s, recall_run *run, tq_error *err) {
+    const recall_document *d = run->doc;
+    TQ_TRY(tq_session_eval(s, d->ids, run->head, err));
+    for (int at = run->head; at < end_compared(d); at += TAIL_CHUNK) {
+        int n = end_compared(d) - at < TAIL_CHUNK ? end_compared(d) - at : TAIL_CHUNK;
+        run->base = at;
+        TQ_TRY(tq_session_eval_all(s, d->ids + at, n, take_logits, run, err));
     }
     tq_cache_stats stats;
     tq_session_get_cache_stats(s, &stats);
-    result->bits_per_value = stats.bits_per_value;
-    result->packed_fraction = (double)stats.packed_tokens / stats.tokens;
+    run->result->bits_per_value = stats.bits_per_value;
+    run->result->packed_fraction = (double)stats.packed_tokens / stats.tokens;
     return TQ_OK;
 }
 
-tq_status tq_eval_recall(tq_model *model, const tq_recall_data *data, int index, const tq_session_params *session_params,
-                         tq_recall_result *result, tq_error *err) {
-    *result = (tq_recall_result){0};
+static tq_status run_document(tq_model *model, const tq_recall_data *data, int index,
+                              const tq_session_params *session_params, recall_run *run, tq_error *err) {
     if (index < 0 || index >= data->n_documents)
         return tq_fail(err, TQ_INVALID, "recall: want a document from 0 to %d, got %d", data->n_documents - 1, index);
-    const document *d = &data->documents[index];
+    run->doc = &data->documents[index];
+    run->vocab = model->config.vocab;
+    *run->result = (tq_recall_result){0};
+    if (run->doc->n_answers == 0) return TQ_OK;
+    run->head = first_compared(run->doc);
     tq_session_params params = *session_params;
-    params.ctx = d->n_ids;
+    params.ctx = run->doc->n_ids;
     tq_session *s;
     TQ_TRY(tq_session_new(model, &params, &s, err));
     struct timespec start, stop;
     clock_gettime(CLOCK_MONOTONIC, &start);
-    tq_status status = run_document(s, d, result, err);
+    tq_status status = run_session(s, run, err);
     clock_gettime(CLOCK_MONOTONIC, &stop);
-    result->seconds = (double)(stop.tv_sec - start.tv_sec) + 1e-9 * (double)(stop.tv_nsec - start.tv_nsec);
+    run->result->seconds = (double)(stop.tv_sec - start.tv_sec) + 1e-9 * (double)(stop.tv_nsec - start.tv_nsec);
     tq_session_free(s);
     return status;
+}
+
+tq_status tq_eval_recall(tq_model *model, const tq_recall_data *data, int document,
+                         const tq_session_params *session_params, tq_recall_result *result, tq_error *err) {
+    recall_run run = {.result = result};
+    return run_document(model, data, document, session_params, &run, err);
+}
+
+/* ---- divergence ------------------------------------------------------------------------------------------------------ */
+
+tq_status tq_reference_new(tq_model *model, const tq_recall_data *data, int document,
+                           const tq_session_params *session_params, tq_reference **out, tq_error *err) {
+    tq_reference *r = calloc(1, sizeof *r);
+    if (!r) return tq_fail_memory(err, sizeof *r, "a reference");
+    bool known = document >= 0 && document < data->n_documents; /* run_document says so if not */
+    r->vocab = model->config.vocab;
+    r->n = known ? tq_recall_positions(data, document) : 0;
+    size_t bytes = (size_t)r->n * (size_t)r->vocab * sizeof *r->logits;
+    r->logits = malloc(bytes + 1);
+    tq_recall_result ignored;
+    recall_run run = {.result = &ignored, .record = r};
+    tq_status status = r->logits ? run_document(model, data, document, session_params, &run, err)
+                                 : tq_fail_memory(err, bytes, "reference logits");
+    if (status != TQ_OK) {
+        tq_reference_free(r);
+        return status;
+    }
+    *out = r;
+    return TQ_OK;
+}
+
+void tq_reference_free(tq_reference *reference) {
+    if (!reference) return;
+    free(reference->logits);
+    free(reference);
+}
+
+tq_status tq_eval_divergence(tq_model *model, const tq_recall_data *data, int document,
+                             const tq_session_params *session_params, const tq_reference *reference, float *kld,
+                             tq_divergence_result *result, tq_error *err) {
+    *result = (tq_divergence_result){0};
+    bool known = document >= 0 && document < data->n_documents;
+    int n = known ? tq_recall_positions(data, document) : 0;
+    if (known && (reference->n != n || reference->vocab != model->config.vocab))
+        return tq_fail(err, TQ_INVALID, "divergence: the reference is of another document or model");
+    recall_run run = {.result = &result->recall, .reference = reference, .kld = kld, .divergence = result};
+    TQ_TRY(run_document(model, data, document, session_params, &run, err));
+    if (n > 0) {
+        result->nll /= n;
+        result->reference_nll /= n;
+    }
+    return TQ_OK;
 }

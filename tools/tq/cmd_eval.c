@@ -150,34 +150,83 @@ static int split_codecs(char *list, const char **names) {
     return n;
 }
 
-typedef struct recall_options {
+/* What recall and kld have in common. */
+typedef struct documents_options {
     model_options model;
     cache_options cache;
-    const char *data, *kv;
+    const char *data, *reference;
     bool json;
     int max_length;
-} recall_options;
+    char list[1024];
+    const char *names[MAX_CODECS];
+    int n_names;
+} documents_options;
 
-static int run_recall(const recall_options *ro, tq_model *m, const tq_recall_data *data, const char **names, int n_names,
+/* Options, then the codecs of --kv cut apart.  OPTIONS_RUN or the code to exit with. */
+static int parse_documents(options *o, documents_options *d, int argc, char **argv) {
+    options_add(o, (option_row){.name = "data", .argument = "FILE", .type = OPTION_STRING, .to = &d->data,
+                                .help = "[{\"length\", \"ids\", \"answers\": [[from, to], ...]}, ...]"});
+    options_add(o, (option_row){.name = "max-length", .argument = "N", .type = OPTION_INT, .to = &d->max_length, .min = 1,
+                                .max = 1 << 26, .help = "leave out documents of more tokens"});
+    options_add(o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &d->json, .help = "print one JSON object"});
+    options_add_model(o, &d->model);
+    options_add_cache(o, &d->cache);
+    option_row *kv = options_find(o, "kv");
+    kv->help = "one or more, with commas between (default f16,tq3)";
+    kv->argument = "CODEC,...";
+    int code = options_parse(o, argc, argv, NULL);
+    if (code != OPTIONS_RUN) return code;
+    if (d->cache.no_turboquant) return options_usage_error(o, "--no-turboquant: name f16 in --kv instead");
+    if (d->cache.ctx) return options_usage_error(o, "--ctx: the context is as long as each document needs");
+    if (!d->data) return options_usage_error(o, "want --data FILE");
+    const char *given = d->cache.kv_given ? d->cache.config.kv : "f16,tq3";
+    if (strlen(given) >= sizeof d->list) return options_usage_error(o, "--kv: the list is too long");
+    strcpy(d->list, given);
+    d->n_names = split_codecs(d->list, d->names);
+    if (d->n_names == 0) return options_usage_error(o, "--kv: want at most %d codecs", MAX_CODECS);
+    return OPTIONS_RUN;
+}
+
+static tq_session_params params_for(const documents_options *d, const char *kv) {
+    tq_session_params params = tq_session_params_default();
+    params.cache = d->cache.config;
+    params.cache.kv = kv;
+    return params;
+}
+
+static bool skipped(const documents_options *d, const tq_recall_data *data, int document) {
+    return d->max_length && tq_recall_length(data, document) > d->max_length;
+}
+
+/* Open the model and the documents, at least one of which is to be measured. */
+static int open_documents(const char *name, const documents_options *d, tq_model **m, tq_recall_data **data) {
+    int code = setup_model(name, &d->model, m, NULL);
+    if (code != EXIT_SUCCESS) return code;
+    tq_error err;
+    if (tq_recall_open(d->data, data, &err) != TQ_OK) return fail(name, &err);
+    int n = 0;
+    for (int i = 0; i < tq_recall_documents(*data); i++) n += !skipped(d, *data, i);
+    return n ? EXIT_SUCCESS : setup_fail(name, "no document has at most %d tokens", d->max_length);
+}
+
+static int run_recall(const char *name, const documents_options *d, tq_model *m, const tq_recall_data *data,
                       recall_row *rows) {
     int n_documents = tq_recall_documents(data), steps = 0;
     progress_bar bar;
     progress_begin(&bar, "recall");
-    for (int i = 0; i < n_names; i++) {
-        rows[i].kv = names[i];
-        for (int d = 0; d < n_documents; d++, steps++) {
-            progress_show(&bar, (double)steps / (n_names * n_documents));
-            if (ro->max_length && tq_recall_length(data, d) > ro->max_length) continue;
-            tq_session_params params = tq_session_params_default();
-            params.cache = ro->cache.config;
-            params.cache.kv = names[i];
+    for (int i = 0; i < d->n_names; i++) {
+        rows[i].kv = d->names[i];
+        for (int doc = 0; doc < n_documents; doc++, steps++) {
+            progress_show(&bar, (double)steps / (d->n_names * n_documents));
+            if (skipped(d, data, doc)) continue;
+            tq_session_params params = params_for(d, d->names[i]);
             tq_recall_result r;
             tq_error err;
-            if (tq_eval_recall(m, data, d, &params, &r, &err) != TQ_OK) {
+            if (tq_eval_recall(m, data, doc, &params, &r, &err) != TQ_OK) {
                 progress_end(&bar);
-                return fail("eval recall", &err);
+                return fail(name, &err);
             }
-            count_document(&rows[i], tq_recall_length(data, d), &r);
+            count_document(&rows[i], tq_recall_length(data, doc), &r);
         }
     }
     progress_end(&bar);
@@ -186,46 +235,147 @@ static int run_recall(const recall_options *ro, tq_model *m, const tq_recall_dat
 
 static int eval_recall(int argc, char **argv) {
     static const char *const name = "eval recall";
-    recall_options ro = {0};
+    documents_options d = {0};
     options o;
     options_begin(&o, "tq eval recall --data FILE [OPTIONS]",
                   "Count right answers on documents of token ids with facts asked for at their end.");
-    options_add(&o, (option_row){.name = "data", .argument = "FILE", .type = OPTION_STRING, .to = &ro.data,
-                                 .help = "[{\"length\", \"ids\", \"answers\": [[from, to], ...]}, ...]"});
-    options_add(&o, (option_row){.name = "max-length", .argument = "N", .type = OPTION_INT, .to = &ro.max_length, .min = 1,
-                                 .max = 1 << 26, .help = "leave out documents of more tokens"});
-    options_add(&o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &ro.json, .help = "print one JSON object"});
-    options_add_model(&o, &ro.model);
-    options_add_cache(&o, &ro.cache);
-    option_row *kv = options_find(&o, "kv");
-    kv->help = "one or more, with commas between (default f16,tq3)";
-    kv->argument = "CODEC,...";
-    int code = options_parse(&o, argc, argv, NULL);
+    int code = parse_documents(&o, &d, argc, argv);
     if (code != OPTIONS_RUN) return code;
-    if (ro.cache.no_turboquant) return options_usage_error(&o, "--no-turboquant: name f16 in --kv instead");
-    if (ro.cache.ctx) return options_usage_error(&o, "--ctx: the context is as long as each document needs");
-    if (!ro.data) return options_usage_error(&o, "want --data FILE");
-    char list[1024];
-    const char *names[MAX_CODECS];
-    const char *given = ro.cache.kv_given ? ro.cache.config.kv : "f16,tq3";
-    if (strlen(given) >= sizeof list) return options_usage_error(&o, "--kv: the list is too long");
-    strcpy(list, given);
-    int n_names = split_codecs(list, names);
-    if (n_names == 0) return options_usage_error(&o, "--kv: want at most %d codecs", MAX_CODECS);
-
     tq_model *m = NULL;
     tq_recall_data *data = NULL;
-    tq_error err;
-    recall_row *rows = calloc((size_t)n_names, sizeof *rows);
-    code = rows ? setup_model(name, &ro.model, &m, NULL) : setup_fail(name, "out of memory");
-    if (code == EXIT_SUCCESS && tq_recall_open(ro.data, &data, &err) != TQ_OK) code = fail(name, &err);
-    if (code == EXIT_SUCCESS) code = run_recall(&ro, m, data, names, n_names, rows);
-    if (code == EXIT_SUCCESS && rows[0].documents == 0)
-        code = setup_fail(name, "no document has at most %d tokens", ro.max_length);
-    if (code == EXIT_SUCCESS) print_recall(rows, n_names, ro.json);
+    recall_row *rows = calloc((size_t)d.n_names, sizeof *rows);
+    code = rows ? open_documents(name, &d, &m, &data) : setup_fail(name, "out of memory");
+    if (code == EXIT_SUCCESS) code = run_recall(name, &d, m, data, rows);
+    if (code == EXIT_SUCCESS) print_recall(rows, d.n_names, d.json);
     tq_recall_free(data);
     tq_model_free(m);
     free(rows);
+    return code;
+}
+
+/* ---- kld ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct kld_row {
+    recall_row recall;
+    float *kld; /* every position of every document */
+    int n, same_top;
+    double nll, reference_nll; /* sums */
+} kld_row;
+
+static int by_value(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_kld(kld_row *rows, int n, const char *reference, bool json) {
+    jout j = {0};
+    if (json) {
+        jout_object(&j);
+        jout_put_string(&j, "reference", reference);
+        jout_key(&j, "results");
+        jout_array(&j);
+    } else {
+        printf("KL divergence from %s, nats, at %d positions\n", reference, rows[0].n);
+        printf("%-18s %10s %9s %9s %9s %9s %11s %7s\n", "kv", "bits/value", "mean", "median", "99%", "same top",
+               "right/total", "packed");
+    }
+    for (int i = 0; i < n; i++) {
+        kld_row *r = &rows[i];
+        qsort(r->kld, (size_t)r->n, sizeof *r->kld, by_value);
+        double sum = 0;
+        for (int k = 0; k < r->n; k++) sum += r->kld[k];
+        double mean = sum / r->n, same = (double)r->same_top / r->n, packed = r->recall.packed_sum / r->recall.documents;
+        double median = r->kld[r->n / 2], high = r->kld[(int)(0.99 * (r->n - 1))];
+        if (!json) {
+            printf("%-18s %10.3f %9.5f %9.6f %9.5f %8.2f%% %5d/%-5d %6.1f%%\n", r->recall.kv,
+                   r->recall.total.bits_per_value, mean, median, high, 100 * same, r->recall.total.right,
+                   r->recall.total.total, 100 * packed);
+            continue;
+        }
+        jout_object(&j);
+        jout_put_string(&j, "kv", r->recall.kv);
+        jout_put_number(&j, "bits_per_value", r->recall.total.bits_per_value);
+        jout_put_int(&j, "positions", r->n);
+        jout_put_number(&j, "kld_mean", mean);
+        jout_put_number(&j, "kld_median", median);
+        jout_put_number(&j, "kld_p99", high);
+        jout_put_number(&j, "same_top", same);
+        jout_put_number(&j, "nll", r->nll / r->n);
+        jout_put_number(&j, "reference_nll", r->reference_nll / r->n);
+        jout_put_int(&j, "right", r->recall.total.right);
+        jout_put_int(&j, "total", r->recall.total.total);
+        jout_put_number(&j, "packed_fraction", packed);
+        jout_end(&j);
+    }
+    if (!json) return;
+    jout_end(&j);
+    jout_end(&j);
+    jout_print(&j, stdout);
+}
+
+/* One document with every codec, against one reference run. */
+static tq_status measure_document(const documents_options *d, tq_model *m, const tq_recall_data *data, int document,
+                                  kld_row *rows, progress_bar *bar, double done, double share, tq_error *err) {
+    tq_session_params params = params_for(d, d->reference);
+    tq_reference *reference = NULL;
+    tq_status status = tq_reference_new(m, data, document, &params, &reference, err);
+    for (int i = 0; status == TQ_OK && i < d->n_names; i++) {
+        progress_show(bar, done + share * (i + 1) / (d->n_names + 1));
+        params = params_for(d, d->names[i]);
+        tq_divergence_result r;
+        int n = tq_recall_positions(data, document);
+        status = tq_eval_divergence(m, data, document, &params, reference, rows[i].kld + rows[i].n, &r, err);
+        if (status != TQ_OK) break;
+        rows[i].n += n;
+        rows[i].same_top += r.same_top;
+        rows[i].nll += r.nll * n;
+        rows[i].reference_nll += r.reference_nll * n;
+        count_document(&rows[i].recall, tq_recall_length(data, document), &r.recall);
+    }
+    tq_reference_free(reference);
+    return status;
+}
+
+static int run_kld(const char *name, const documents_options *d, tq_model *m, const tq_recall_data *data, kld_row *rows) {
+    int n_documents = tq_recall_documents(data), positions = 0;
+    for (int doc = 0; doc < n_documents; doc++) positions += tq_recall_positions(data, doc);
+    for (int i = 0; i < d->n_names; i++) {
+        rows[i].recall.kv = d->names[i];
+        rows[i].kld = malloc(((size_t)positions + 1) * sizeof *rows[i].kld);
+        if (!rows[i].kld) return setup_fail(name, "out of memory");
+    }
+    progress_bar bar;
+    progress_begin(&bar, "kld");
+    tq_error err;
+    tq_status status = TQ_OK;
+    for (int doc = 0; status == TQ_OK && doc < n_documents; doc++)
+        if (!skipped(d, data, doc))
+            status = measure_document(d, m, data, doc, rows, &bar, (double)doc / n_documents, 1.0 / n_documents, &err);
+    progress_end(&bar);
+    if (status != TQ_OK) return fail(name, &err);
+    return rows[0].n ? EXIT_SUCCESS : setup_fail(name, "the documents have no answers");
+}
+
+static int eval_kld(int argc, char **argv) {
+    static const char *const name = "eval kld";
+    documents_options d = {.reference = "f16"};
+    options o;
+    options_begin(&o, "tq eval kld --data FILE [OPTIONS]",
+                  "Measure how far compressed caches move the model's predictions, on documents as in tq eval recall.");
+    options_add(&o, (option_row){.name = "reference", .argument = "CODEC", .type = OPTION_STRING, .to = &d.reference,
+                                 .help = "what the others are compared with (default f16)"});
+    int code = parse_documents(&o, &d, argc, argv);
+    if (code != OPTIONS_RUN) return code;
+    tq_model *m = NULL;
+    tq_recall_data *data = NULL;
+    kld_row *rows = calloc((size_t)d.n_names, sizeof *rows);
+    code = rows ? open_documents(name, &d, &m, &data) : setup_fail(name, "out of memory");
+    if (code == EXIT_SUCCESS) code = run_kld(name, &d, m, data, rows);
+    if (code == EXIT_SUCCESS) print_kld(rows, d.n_names, d.reference, d.json);
+    for (int i = 0; rows && i < d.n_names; i++) free(rows[i].kld);
+    free(rows);
+    tq_recall_free(data);
+    tq_model_free(m);
     return code;
 }
 
@@ -237,6 +387,7 @@ int cmd_eval(int argc, char **argv) {
         int (*run)(int argc, char **argv);
     } kinds[] = {
         {"golden", "logits and greedy tokens against another implementation's", eval_golden},
+        {"kld", "divergence from the exact cache's predictions, for any list of caches", eval_kld},
         {"recall", "facts found in long documents, for any list of caches", eval_recall},
     };
     const char *want = argc > 1 ? argv[1] : NULL;

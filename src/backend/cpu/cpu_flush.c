@@ -83,7 +83,7 @@ static void flush_task(void *ctx, int task, int worker) {
     (void)worker;
     const flush_job *job = ctx;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
-    pack_rows(job->args, side, task / 2);
+    if (!job->args->forget) pack_rows(job->args, side, task / 2);
     keep_rows(job->args, side, task / 2);
 }
 
@@ -95,6 +95,6 @@ void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {
     if (args->n_pack == 0 && args->n <= 2)
         for (int i = 0; i < tasks; i++) flush_task(&job, i, 0);
     else tq_pool_run(c->pool, flush_task, &job, tasks);
-    args->store->n_packed += args->n_pack;
+    *(args->forget ? &args->store->n_forgotten : &args->store->n_packed) += args->n_pack;
     args->store->n_window += args->n - args->n_pack;
 }
