@@ -185,12 +185,10 @@ int options_parse(options *o, int argc, char **argv, int *first) {
         int id = getopt_long(argc, argv, tables.shorts, tables.longs, &at);
         if (id == -1) break;
         if (id == '?' || id == ':') return refuse(o, &tables, id, argv);
-        if (at >= 0) { /* spelled in the last word, or in the one before its argument */
-            const char *name = tables.longs[at].name;
-            bool apart = tables.longs[at].has_arg && optind >= 2 && is_spelled(argv[optind - 2], name);
-            if (!apart && !is_spelled(argv[optind - 1], name))
-                return options_usage_error(o, "unknown option '%s' (is '--%s' meant?)",
-                                           argv[optind - (tables.longs[at].has_arg ? 2 : 1)], name);
+        if (at >= 0) {
+            const char *word = argv[optind - (optarg && optarg == argv[optind - 1] ? 2 : 1)];
+            if (!is_spelled(word, tables.longs[at].name))
+                return options_usage_error(o, "unknown option '%s' (is '--%s' meant?)", word, tables.longs[at].name);
         }
         if (id == 'h') return print_help(o);
         int row = id - FIRST_LONG_ID;
