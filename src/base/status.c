@@ -31,6 +31,9 @@ tq_status tq_fail(tq_error *err, tq_status code, const char *format, ...) {
         va_start(args, format);
         vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
+        /* Texts quote names and bytes of files: nothing in them may break the line or steer a terminal. */
+        for (char *c = err->text; *c; c++)
+            if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
         err->code = code;
     }
     return code;
