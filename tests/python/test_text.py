@@ -644,8 +644,6 @@ def main():
     args = parser.parse_args()
     rng = random.Random(args.seed)
     path = ROOT / "models/bookworm/tokenizer.json"
-    if not path.exists():
-        path = ROOT / "tests/goldens/text/bookworm-tokenizer.json"
     test_templates(args.oracle)
     test_ranges(args.oracle, path, rng)
     test_tokenizers(args.oracle, path, rng, args.strings)

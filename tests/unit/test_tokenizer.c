@@ -27,7 +27,6 @@ static char *read_file(const char *path, size_t *n) {
 static tq_tokenizer *load_bookworm(void) {
     size_t n = 0;
     char *json = read_file(TQ_SOURCE_DIR "/models/bookworm/tokenizer.json", &n);
-    if (!json) json = read_file(TQ_SOURCE_DIR "/tests/goldens/text/bookworm-tokenizer.json", &n);
     assert_non_null(json);
     tq_tokenizer *tokenizer;
     tq_error err;
