@@ -57,12 +57,18 @@ static json_t *chat_context(const tq_model *m, const tq_message *messages, size_
     return NULL;
 }
 
-static tq_status encode_spans(const tq_model *m, const tq_chat_text *rendered, tq_ids *list, tq_error *err) {
-    for (size_t i = 0; i < rendered->n_spans; i++) {
-        const tq_chat_span *s = &rendered->spans[i];
-        TQ_TRY(tq_tokenizer_encode(m->tokenizer, rendered->text + s->start, s->length, s->from_template, list, err));
-    }
-    return TQ_OK;
+/* The rendered text as one, with control tokens only where the template itself wrote them: encoding span by span would
+ * give other ids at the seams. */
+static tq_status encode_rendered(const tq_model *m, const tq_chat_text *rendered, tq_ids *list, tq_error *err) {
+    tq_control_range *ranges = malloc((rendered->n_spans + 1) * sizeof *ranges);
+    if (!ranges) return tq_fail_memory(err, rendered->n_spans * sizeof *ranges, "spans of a template");
+    size_t n = 0;
+    for (size_t i = 0; i < rendered->n_spans; i++)
+        if (rendered->spans[i].from_template)
+            ranges[n++] = (tq_control_range){rendered->spans[i].start, rendered->spans[i].length};
+    tq_status status = tq_tokenizer_encode_ranges(m->tokenizer, rendered->text, rendered->length, ranges, n, list, err);
+    free(ranges);
+    return status;
 }
 
 tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size_t n_messages, unsigned flags,
@@ -76,7 +82,7 @@ tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size
     tq_chat_text rendered = {0};
     tq_ids list = {0};
     tq_status status = tq_chat_template_render(model->chat_template, context, &rendered, err);
-    if (status == TQ_OK) status = encode_spans(model, &rendered, &list, err);
+    if (status == TQ_OK) status = encode_rendered(model, &rendered, &list, err);
     tq_chat_text_free(&rendered);
     json_decref(context);
     if (status != TQ_OK) {
