@@ -149,6 +149,7 @@ def codecs_that_do_not_exist_are_usage_errors(tmp):
     generate("-p", "Hi", "--kv", "tq3", "--key-bits", "7").expect(2, "7")
     generate("-p", "Hi", "--key-bits", "9").expect(2, "--key-bits: want a whole number from 1 to 8, got '9'")
     generate("-p", "Hi", "--kv", "q8", "--value-group-size", "32").expect(2, "group")
+    generate("-p", "Hi", "--kv", "window:64", "--buffer-size", "32").expect(2, "--buffer-size")
     generate("-p", "Hi", "--kernels", "abacus").expect(2, "abacus")
     tq("chat", "--model", MODEL, "--kv", "zip").expect(2, "zip")
 

@@ -253,6 +253,7 @@ void options_add_cache(options *o, cache_options *cache) {
     add_codec_int(o, cache, "value-group-size", &cache->config.value_group_size, 1024,
                   "values that share a scale (min-max values only)");
     add_int(o, "buffer-size", "N", &cache->config.buffer_size, 0, 1 << 24, "newest tokens kept exact (default 128)");
+    options_find(o, "buffer-size")->given = &cache->buffer_given;
     add_int(o, "sinks", "N", &cache->config.sinks, 0, 1 << 24, "first tokens kept exact (default 4)");
     add_int(o, "flush-batch-size", "N", &cache->config.flush_batch_size, 1, 1 << 24,
             "tokens packed at a time (default 32)");
@@ -264,6 +265,10 @@ void options_add_cache(options *o, cache_options *cache) {
 }
 
 int options_check_cache(const options *o, cache_options *cache) {
+    const char *kv = cache->config.kv; /* with a comma it is a list, whose other codecs have a buffer */
+    if (cache->buffer_given && strncmp(kv, "window:", 7) == 0 && !strchr(kv, ','))
+        return options_usage_error(o, "--kv %s says how many tokens are kept: --buffer-size has no meaning with it",
+                                   kv);
     if (!cache->no_turboquant) return OPTIONS_RUN;
     if (cache->kv_given)
         return options_usage_error(o, "--no-turboquant and --kv %s: give one of them", cache->config.kv);

@@ -75,6 +75,7 @@ typedef struct cache_options {
     int ctx; /* 0: not given */
     bool no_turboquant;
     bool kv_given, codec_given; /* --kv; any of --key-bits --value-bits --value-group-size */
+    bool buffer_given;
 } cache_options;
 
 /* --kv --key-bits --value-bits --value-group-size --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
