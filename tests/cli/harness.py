@@ -95,7 +95,7 @@ class Terminal:
                 return passed
             check(time.monotonic() < end, f"waited for {needle!r}, have {self.output[self.seen:][-2000:]!r}")
             if not self.pump(0.2):
-                check(needle in self.output[self.seen :], f"the program ended; no {needle!r} in {self.output[-2000:]!r}")
+                check(needle in self.output[self.seen :], f"it ended without {needle!r}: {self.output[-2000:]!r}")
 
     def settle(self, quiet=0.3):
         """Until nothing more comes for a while."""

@@ -204,7 +204,7 @@ def long_prompt_names_both_numbers(tmp):
     for ctx in (64, n):
         run = generate("-p", "word " * 300, "--ctx", ctx).expect(1, str(n), str(ctx))
         check_equal(run.out, b"", "stdout of a refused prompt")
-    check_equal(generate_json("-p", "word " * 300, "--ctx", n + 1)["finish_reason"], "length", "a prompt that just fits")
+    check_equal(generate_json("-p", "word " * 300, "--ctx", n + 1)["finish_reason"], "length", "an exact fit")
 
 
 @test
@@ -366,6 +366,13 @@ def seeds_repeat_and_differ(tmp):
 
 
 @test
+def options_without_effect_are_remarked_on(tmp):
+    for option, value in (("--top-p", "0.9"), ("--top-k", "5"), ("--min-p", "0.1")):
+        generate("-p", "Hi", "-m", "2", "--temp", "0", option, value).expect(0, f"note: {option} changes nothing")
+        check("note:" not in generate("-p", "Hi", "-m", "2", "--temp", "1", option, value).error, "a note too many")
+
+
+@test
 def model_is_found_through_the_environment(tmp):
     env = environment(tmp, TQ_MODEL=MODEL)
     j = json.loads(tq("generate", "--json", "-p", "Hi", "-m", "2", env=env).expect(0).out)
@@ -450,7 +457,7 @@ def chat_remembers_across_turns(tmp):
         check_in(f"Chat with bookworm (KV {kv})", run.error, "the banner")
         check_in("Type /help for commands, /quit to exit.", run.error, "the banner")
         check_in("Bye!", run.error, "the end")
-        check(b">>>" not in run.out + run.err and b"\x1b" not in run.out + run.err, "prompts and escape codes in a pipe")
+        check(b">>>" not in run.out + run.err and b"\x1b" not in run.out + run.err, "escape codes in a pipe")
         check_equal(run.error.count(" tok/s, "), 3, "statistics lines")
 
 
@@ -565,7 +572,7 @@ def chat_refuses_what_is_not_a_conversation(tmp):
 
 @test
 def chat_full_context_says_both_numbers(tmp):
-    run = chat([FACT, "word " * 200, "/stats", QUESTION], "--ctx", "128").expect(1, "the context is full", "128", "/reset")
+    run = chat([FACT, "word " * 200, "/stats", QUESTION], "--ctx", "128").expect(1, "context is full", "128", "/reset")
     check_in("4711", run.text, "the answer after a message that did not fit")
     run = chat(["Tell me a story."] * 12, "--ctx", "100", "--kv", "f16").expect(1, "the context is full")
     check_in("Bye!", run.error, "the end of a chat that grew too long")
@@ -767,8 +774,8 @@ def terminal_is_restored_by_a_signal(tmp):
 def terminal_draws_wrapped_lines(tmp):
     with ChatTerminal(tmp, rows=12, columns=20) as t:
         t.send("abcdefghijklmnopqrstuvwxyz0123456789")
-        check_equal([line for line in t.screen().lines() if line][-2:], [">>> abcdefghijklmnop", "qrstuvwxyz0123456789"],
-                    "an entry of exactly two rows")  # fmt: skip
+        want = [">>> abcdefghijklmnop", "qrstuvwxyz0123456789"]
+        check_equal([line for line in t.screen().lines() if line][-2:], want, "an entry of exactly two rows")
         s = t.screen()
         check_equal((s.column, s.lines()[s.row]), (0, ""), "the cursor behind a full row")
         t.send("\x01X")

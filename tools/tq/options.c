@@ -340,6 +340,9 @@ tq_sampling options_get_sampling(const sampling_options *given, const tq_model *
     if (given->top_k_given) s.top_k = given->value.top_k;
     if (given->min_p_given) s.min_p = given->value.min_p;
     if (given->repeat_penalty_given) s.repeat_penalty = given->value.repeat_penalty;
+    const char *idle = given->top_p_given ? "--top-p" : given->top_k_given ? "--top-k" : "--min-p";
+    if (s.temp == 0 && (given->top_p_given || given->top_k_given || given->min_p_given))
+        fprintf(stderr, "note: %s changes nothing at temperature 0; --temp sets it\n", idle);
     s.seed = given->seed_given ? given->value.seed : fresh_seed();
     return s;
 }
