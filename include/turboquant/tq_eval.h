@@ -76,6 +76,24 @@ TQ_API tq_status tq_eval_divergence(tq_model *model, const tq_recall_data *data,
                                     const tq_session_params *session_params, const tq_reference *reference, float *kld,
                                     tq_divergence_result *result, tq_error *err);
 
+/* ---- text: perplexity and greedy agreement --------------------------------------------------------------------------------*/
+
+typedef struct tq_perplexity_result {
+    double nll; /* sum of negative log-likelihoods, nats, of tokens 1..n-1 */
+    int tokens; /* n - 1 */
+    double bits_per_value, packed_fraction;
+} tq_perplexity_result;
+
+/* One window of text, ids (n), evaluated `chunk` tokens at a time: what a token sees exactly is the window of the cache
+ * and fewer than chunk tokens, everything older is packed, as in decoding. */
+TQ_API tq_status tq_eval_perplexity(tq_model *model, const int32_t *ids, int n, int chunk,
+                                    const tq_session_params *session_params, tq_perplexity_result *result,
+                                    tq_error *err);
+
+/* Greedy continuation of ids (n): max_tokens tokens into out; end tokens do not stop it. */
+TQ_API tq_status tq_eval_greedy(tq_model *model, const int32_t *ids, int n, int max_tokens,
+                                const tq_session_params *session_params, int32_t *out, tq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec_list.h"
 #include "commands.h"
+#include "eval_text.h"
 #include "json_out.h"
 #include "setup.h"
 #include "terminal.h"
@@ -74,7 +76,7 @@ static int eval_golden(int argc, char **argv) {
 
 /* ---- recall ------------------------------------------------------------------------------------------------------ */
 
-enum { MAX_CODECS = 32, MAX_LENGTHS = 32 };
+enum { MAX_LENGTHS = 32 };
 
 typedef struct recall_row {
     const char *kv;
@@ -136,20 +138,6 @@ static void print_recall(const recall_row *rows, int n, bool json) {
     jout_print(&j, stdout);
 }
 
-/* "a,b,c", where a comma inside "tq:k=A,v=B" belongs to the name.  Cuts `list` in place; the count, 0 if too many. */
-static int split_codecs(char *list, const char **names) {
-    int n = 0;
-    for (char *at = list; at;) {
-        if (n == MAX_CODECS) return 0;
-        char *comma = strchr(at, ',');
-        if (strncmp(at, "tq:", 3) == 0 && comma) comma = strchr(comma + 1, ',');
-        if (comma) *comma++ = 0;
-        names[n++] = at;
-        at = comma;
-    }
-    return n;
-}
-
 /* What recall and kld have in common. */
 typedef struct documents_options {
     model_options model;
@@ -157,9 +145,7 @@ typedef struct documents_options {
     const char *data, *reference;
     bool json;
     int max_length;
-    char list[1024];
-    const char *names[MAX_CODECS];
-    int n_names;
+    codec_list codecs;
 } documents_options;
 
 /* Options, then the codecs of --kv cut apart.  OPTIONS_RUN or the code to exit with. */
@@ -171,20 +157,11 @@ static int parse_documents(options *o, documents_options *d, int argc, char **ar
     options_add(o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &d->json, .help = "print one JSON object"});
     options_add_model(o, &d->model);
     options_add_cache(o, &d->cache);
-    option_row *kv = options_find(o, "kv");
-    kv->help = "one or more, with commas between (default f16,tq3)";
-    kv->argument = "CODEC,...";
+    codec_list_option(o);
     int code = options_parse(o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
-    if (d->cache.no_turboquant) return options_usage_error(o, "--no-turboquant: name f16 in --kv instead");
-    if (d->cache.ctx) return options_usage_error(o, "--ctx: the context is as long as each document needs");
     if (!d->data) return options_usage_error(o, "want --data FILE");
-    const char *given = d->cache.kv_given ? d->cache.config.kv : "f16,tq3";
-    if (strlen(given) >= sizeof d->list) return options_usage_error(o, "--kv: the list is too long");
-    strcpy(d->list, given);
-    d->n_names = split_codecs(d->list, d->names);
-    if (d->n_names == 0) return options_usage_error(o, "--kv: want at most %d codecs", MAX_CODECS);
-    return OPTIONS_RUN;
+    return codec_list_read(o, &d->cache, "f16,tq3", &d->codecs);
 }
 
 static tq_session_params params_for(const documents_options *d, const char *kv) {
@@ -214,12 +191,12 @@ static int run_recall(const char *name, const documents_options *d, tq_model *m,
     int n_documents = tq_recall_documents(data), steps = 0;
     progress_bar bar;
     progress_begin(&bar, "recall");
-    for (int i = 0; i < d->n_names; i++) {
-        rows[i].kv = d->names[i];
+    for (int i = 0; i < d->codecs.n; i++) {
+        rows[i].kv = d->codecs.names[i];
         for (int doc = 0; doc < n_documents; doc++, steps++) {
-            progress_show(&bar, (double)steps / (d->n_names * n_documents));
+            progress_show(&bar, (double)steps / (d->codecs.n * n_documents));
             if (skipped(d, data, doc)) continue;
-            tq_session_params params = params_for(d, d->names[i]);
+            tq_session_params params = params_for(d, d->codecs.names[i]);
             tq_recall_result r;
             tq_error err;
             if (tq_eval_recall(m, data, doc, &params, &r, &err) != TQ_OK) {
@@ -243,10 +220,10 @@ static int eval_recall(int argc, char **argv) {
     if (code != OPTIONS_RUN) return code;
     tq_model *m = NULL;
     tq_recall_data *data = NULL;
-    recall_row *rows = calloc((size_t)d.n_names, sizeof *rows);
+    recall_row *rows = calloc((size_t)d.codecs.n, sizeof *rows);
     code = rows ? open_documents(name, &d, &m, &data) : setup_fail(name, "out of memory");
     if (code == EXIT_SUCCESS) code = run_recall(name, &d, m, data, rows);
-    if (code == EXIT_SUCCESS) print_recall(rows, d.n_names, d.json);
+    if (code == EXIT_SUCCESS) print_recall(rows, d.codecs.n, d.json);
     tq_recall_free(data);
     tq_model_free(m);
     free(rows);
@@ -319,9 +296,9 @@ static tq_status measure_document(const documents_options *d, tq_model *m, const
     tq_session_params params = params_for(d, d->reference);
     tq_reference *reference = NULL;
     tq_status status = tq_reference_new(m, data, document, &params, &reference, err);
-    for (int i = 0; status == TQ_OK && i < d->n_names; i++) {
-        progress_show(bar, done + share * (i + 1) / (d->n_names + 1));
-        params = params_for(d, d->names[i]);
+    for (int i = 0; status == TQ_OK && i < d->codecs.n; i++) {
+        progress_show(bar, done + share * (i + 1) / (d->codecs.n + 1));
+        params = params_for(d, d->codecs.names[i]);
         tq_divergence_result r;
         int n = tq_recall_positions(data, document);
         status = tq_eval_divergence(m, data, document, &params, reference, rows[i].kld + rows[i].n, &r, err);
@@ -339,8 +316,8 @@ static tq_status measure_document(const documents_options *d, tq_model *m, const
 static int run_kld(const char *name, const documents_options *d, tq_model *m, const tq_recall_data *data, kld_row *rows) {
     int n_documents = tq_recall_documents(data), positions = 0;
     for (int doc = 0; doc < n_documents; doc++) positions += tq_recall_positions(data, doc);
-    for (int i = 0; i < d->n_names; i++) {
-        rows[i].recall.kv = d->names[i];
+    for (int i = 0; i < d->codecs.n; i++) {
+        rows[i].recall.kv = d->codecs.names[i];
         rows[i].kld = malloc(((size_t)positions + 1) * sizeof *rows[i].kld);
         if (!rows[i].kld) return setup_fail(name, "out of memory");
     }
@@ -368,11 +345,11 @@ static int eval_kld(int argc, char **argv) {
     if (code != OPTIONS_RUN) return code;
     tq_model *m = NULL;
     tq_recall_data *data = NULL;
-    kld_row *rows = calloc((size_t)d.n_names, sizeof *rows);
+    kld_row *rows = calloc((size_t)d.codecs.n, sizeof *rows);
     code = rows ? open_documents(name, &d, &m, &data) : setup_fail(name, "out of memory");
     if (code == EXIT_SUCCESS) code = run_kld(name, &d, m, data, rows);
-    if (code == EXIT_SUCCESS) print_kld(rows, d.n_names, d.reference, d.json);
-    for (int i = 0; rows && i < d.n_names; i++) free(rows[i].kld);
+    if (code == EXIT_SUCCESS) print_kld(rows, d.codecs.n, d.reference, d.json);
+    for (int i = 0; rows && i < d.codecs.n; i++) free(rows[i].kld);
     free(rows);
     tq_recall_free(data);
     tq_model_free(m);
@@ -386,6 +363,8 @@ int cmd_eval(int argc, char **argv) {
         const char *name, *help;
         int (*run)(int argc, char **argv);
     } kinds[] = {
+        {"ppl", "perplexity of a text, its past packed", eval_ppl},
+        {"match", "greedy tokens against those of the exact cache", eval_match},
         {"golden", "logits and greedy tokens against another implementation's", eval_golden},
         {"kld", "divergence from the exact cache's predictions, for any list of caches", eval_kld},
         {"recall", "facts found in long documents, for any list of caches", eval_recall},

@@ -1,0 +1,35 @@
+/* codec_list.c: see codec_list.h. */
+#include "codec_list.h"
+
+#include <string.h>
+
+void codec_list_option(options *o) {
+    option_row *kv = options_find(o, "kv");
+    kv->argument = "CODEC,...";
+    kv->help = "one or more, with commas between (default f16,tq3);\nwindow:N is a control that forgets what leaves a window";
+}
+
+/* "a,b,c", where a comma inside "tq:k=A,v=B" belongs to the name.  Cuts `list` in place; the count, 0 if too many. */
+static int split_codecs(char *list, const char **names) {
+    int n = 0;
+    for (char *at = list; at;) {
+        if (n == CODEC_LIST_CAP) return 0;
+        char *comma = strchr(at, ',');
+        if (strncmp(at, "tq:", 3) == 0 && comma) comma = strchr(comma + 1, ',');
+        if (comma) *comma++ = 0;
+        names[n++] = at;
+        at = comma;
+    }
+    return n;
+}
+
+int codec_list_read(const options *o, const cache_options *cache, const char *fallback, codec_list *out) {
+    if (cache->no_turboquant) return options_usage_error(o, "--no-turboquant: name f16 in --kv instead");
+    if (cache->ctx) return options_usage_error(o, "--ctx: the context is as long as the measurement needs");
+    const char *given = cache->kv_given ? cache->config.kv : fallback;
+    if (strlen(given) >= sizeof out->text) return options_usage_error(o, "--kv: the list is too long");
+    strcpy(out->text, given);
+    out->n = split_codecs(out->text, out->names);
+    if (out->n == 0) return options_usage_error(o, "--kv: want at most %d codecs", CODEC_LIST_CAP);
+    return OPTIONS_RUN;
+}
