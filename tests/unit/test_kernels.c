@@ -1,0 +1,782 @@
+/* test_kernels.c: every kernel table that runs here: integer kernels against the scalar table bit for bit, float
+ * kernels against plain loops in double (the scalar table too), guard bytes around every output. */
+#include "testing.h"
+
+#include "backend/cpu/kernels.h"
+#include "base/half.h"
+#include "base/tensor.h"
+
+static const int sizes[] = {1, 7, 16, 17, 31, 63, 64, 127, 128, 129, 257};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+static const tq_kernels *scalar_table(void) {
+    const tq_kernels *k;
+    OK(tq_kernels_select("scalar", &k, &e));
+    return k;
+}
+
+/* Run a test once for every table that this processor has. */
+static void each_table(void (*test)(const tq_kernels *)) {
+    int n = 0;
+    for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
+        if (!(*k)->runs_here()) {
+            print_message("skipped: %s does not run here\n", (*k)->name);
+            continue;
+        }
+        test(*k);
+        n++;
+    }
+    assert_true(n > 0);
+}
+
+/* A float sum of n products in any order, with any number of chains, is within n roundings (2^-24 each) of the sum of
+ * magnitudes; products and lane sums add a few.  FMA or not, and whatever the register, this holds. */
+static double sum_bound(int n, double magnitudes) { return (n + 16) * 0x1p-24 * magnitudes + 1e-37; }
+
+static void check_close(double got, double want, double bound, const char *table, const char *what, int a, int b) {
+    if (!(fabs(got - want) <= bound))
+        fail_msg("%s %s (%d, %d): got %.9g, want %.9g, bound %.3g", table, what, a, b, got, want, bound);
+}
+
+static float *floats(guarded *g) { return (float *)(void *)g->data; }
+
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
+
+static void unknown_kernels_are_refused_with_what_there_is(void **state) {
+    (void)state;
+    const tq_kernels *k = NULL;
+    FAILS(tq_kernels_select("sse9", &k, &e), TQ_INVALID, "unknown kernels 'sse9': this build has ");
+    FAILS(tq_kernels_select("sse9", &k, &e), TQ_INVALID, "scalar");
+    assert_null(k);
+    unsetenv("TQ_KERNELS");
+    OK(tq_kernels_select(NULL, &k, &e));
+    for (const tq_kernels *const *best = tq_kernels_all; *best; best++)
+        if ((*best)->runs_here()) {
+            assert_ptr_equal(k, *best);
+            break;
+        }
+    setenv("TQ_KERNELS", "scalar", 1);
+    OK(tq_kernels_select(NULL, &k, &e));
+    assert_string_equal(k->name, "scalar");
+    setenv("TQ_KERNELS", "nonsense", 1);
+    FAILS(tq_kernels_select(NULL, &k, &e), TQ_INVALID, "nonsense");
+    OK(tq_kernels_select("scalar", &k, &e)); /* the caller's word counts more */
+    unsetenv("TQ_KERNELS");
+}
+
+/* ---- between the matrices ------------------------------------------------------------------------------------------
+ */
+
+static void check_elementwise(const tq_kernels *k) {
+    tq_rng rng = {1};
+    for (int s = 0; s < N_SIZES; s++)
+        for (size_t shift = 0; shift < 2; shift++) { /* off a register's alignment */
+            int n = sizes[s];
+            size_t bytes = (size_t)n * sizeof(float);
+            float x[300], y[300];
+            test_normals(&rng, x, 300);
+            test_normals(&rng, y, 300);
+            guarded g = guarded_new(bytes, 4 * shift);
+            memcpy(g.data, x, bytes);
+            k->add(floats(&g), y + shift, n);
+            for (int i = 0; i < n; i++)
+                assert_true(floats(&g)[i] == x[i] + y[i + (int)shift]); /* one operation: exact */
+            guarded_free(&g, "add");
+
+            g = guarded_new(bytes, 4 * shift);
+            memcpy(g.data, x, bytes);
+            k->scale(floats(&g), n, 0.3f);
+            for (int i = 0; i < n; i++) assert_true(floats(&g)[i] == x[i] * 0.3f);
+            guarded_free(&g, "scale");
+
+            g = guarded_new(bytes, 4 * shift);
+            memset(g.data, 0xff, bytes);
+            k->rms_norm(x + shift, y, n, 1e-6f, floats(&g));
+            double squares = 0;
+            for (int i = 0; i < n; i++) squares += (double)x[i + (int)shift] * x[i + (int)shift];
+            for (int i = 0; i < n; i++) {
+                double want = x[i + (int)shift] / sqrt(squares / n + 1e-6) * y[i];
+                check_close(floats(&g)[i], want, sum_bound(n, fabs(want)), k->name, "rms_norm", n, i);
+            }
+            guarded_free(&g, "rms_norm");
+
+            for (int i = 0; i < n; i++) x[i] *= 4;
+            g = guarded_new(bytes, 4 * shift);
+            memcpy(g.data, x, bytes);
+            k->silu_mul(floats(&g), y, n);
+            for (int i = 0; i < n; i++) { /* exp: 2e-7 relative, and three roundings */
+                double want = x[i] / (1 + exp(-(double)x[i])) * y[i];
+                check_close(floats(&g)[i], want, 5e-7 * fabs(want), k->name, "silu_mul", n, i);
+            }
+            guarded_free(&g, "silu_mul");
+        }
+}
+
+static void elementwise_kernels_compute_their_formula(void **state) {
+    (void)state;
+    each_table(check_elementwise);
+}
+
+/* The gate of a large activation: exp(-gate) leaves the range of float, and the result must be 0, not the gate. */
+static void check_silu_extremes(const tq_kernels *k) {
+    static const float gates[] = {-1e30f, -1000, -200, -100, -90, -89.5f, -89, -88.5f, -88,   -87,   -80,    -20,
+                                  0,      20,    87,   88,   89,  90,     100, 1000,   1e30f, -0.0f, 1e-30f, -1e-30f};
+    enum { N = sizeof gates / sizeof *gates };
+    float x[2 * N + 5], up[2 * N + 5];
+    for (int first = 0; first < 5; first++) { /* every gate in a register and in a tail */
+        for (int i = 0; i < 2 * N + 5; i++) x[i] = gates[(i + first * 7) % N], up[i] = 2;
+        k->silu_mul(x, up, 2 * N + 5 - first);
+        for (int i = 0; i < 2 * N + 5 - first; i++) {
+            double g = gates[(i + first * 7) % N], want = g / (1 + exp(-g)) * 2;
+            check_close(x[i], want, 5e-7 * fabs(want) + 1e-30, k->name, "silu_mul at an extreme", (int)g, i);
+        }
+    }
+    float bad[40], ones[40];
+    for (int i = 0; i < 40; i++) bad[i] = NAN, ones[i] = 1;
+    k->silu_mul(bad, ones, 40);
+    for (int i = 0; i < 40; i++) assert_true(isnan(bad[i]));
+}
+
+static void silu_of_a_very_negative_gate_is_zero(void **state) {
+    (void)state;
+    each_table(check_silu_extremes);
+}
+
+/* ---- softmax -------------------------------------------------------------------------------------------------------
+ */
+
+static void check_max(const tq_kernels *k) {
+    tq_rng rng = {2};
+    float x[300];
+    for (int s = 0; s < N_SIZES; s++)
+        for (int at = 0; at < sizes[s]; at++) { /* the largest at every place */
+            test_normals(&rng, x, 300);
+            x[sizes[s]] = 1000; /* not its own */
+            x[at] = 9;
+            assert_true(k->max(x, sizes[s], -INFINITY) == 9);
+            assert_true(k->max(x, sizes[s], 10) == 10);
+        }
+    assert_true(k->max(x, 0, -3) == -3);
+    for (int i = 0; i < 300; i++) x[i] = -INFINITY;
+    assert_true(k->max(x, 33, -INFINITY) == -INFINITY);
+}
+
+static void the_maximum_is_found_at_every_place(void **state) {
+    (void)state;
+    each_table(check_max);
+}
+
+/* exp: 2e-7 relative down to -87, then 0 (softmax weights below 1e-38 are nothing). */
+static void check_exp_sum(const tq_kernels *k) {
+    tq_rng rng = {3};
+    double worst = 0;
+    for (int s = 0; s < N_SIZES; s++)
+        for (int round = 0; round < 40; round++) {
+            int n = sizes[s];
+            float x[300], max = (float)(10 * test_normal(&rng));
+            double want_sum = 0, want[300];
+            for (int i = 0; i < n; i++) {
+                x[i] = max - (float)(round % 2 ? 86.9 * tq_rng_uniform(&rng) : fabs(test_normal(&rng)));
+                if (i % 13 == 5) x[i] = -INFINITY;
+                if (i % 17 == 6) x[i] = max;
+                if (i % 19 == 7) x[i] = max - 100;
+                want[i] = exp((double)(x[i] - max));
+                if (x[i] - max < -87.0f) want[i] = 0;
+                want_sum += want[i];
+            }
+            guarded g = guarded_new((size_t)n * sizeof(float), 4 * (size_t)(round % 3));
+            memcpy(g.data, x, g.bytes);
+            double sum = k->exp_sum(floats(&g), n, max);
+            for (int i = 0; i < n; i++) {
+                check_close(floats(&g)[i], want[i], 2.5e-7 * want[i], k->name, "exp_sum", n, i);
+                if (want[i] > 0) worst = fmax(worst, fabs(floats(&g)[i] / want[i] - 1));
+                if (x[i] == -INFINITY || x[i] == max - 100) assert_true(floats(&g)[i] == 0);
+                if (x[i] == max) assert_true(floats(&g)[i] == 1);
+            }
+            check_close(sum, want_sum, sum_bound(n, want_sum) + 2.5e-7 * want_sum, k->name, "exp_sum's sum", n, 0);
+            guarded_free(&g, "exp_sum");
+        }
+    print_message("%s: exp within %.1e\n", k->name, worst);
+}
+
+static void softmax_weights_are_exponentials(void **state) {
+    (void)state;
+    each_table(check_exp_sum);
+}
+
+/* A NaN score must reach the answer, not turn into a small weight. */
+static void check_exp_nan(const tq_kernels *k) {
+    for (int n = 1; n < 40; n++) {
+        float x[40];
+        for (int i = 0; i < n; i++) x[i] = -(float)i;
+        x[n / 2] = NAN;
+        double sum = k->exp_sum(x, n, 0);
+        if (!isnan(sum) || !isnan(x[n / 2]))
+            fail_msg("%s: NaN at %d of %d became %g", k->name, n / 2, n, (double)x[n / 2]);
+    }
+}
+
+static void a_nan_score_is_not_hidden(void **state) {
+    (void)state;
+    each_table(check_exp_nan);
+}
+
+/* ---- attention over float rows -------------------------------------------------------------------------------------
+ */
+
+enum { MAX_Q = 9, MAX_ROWS = 11, MAX_WIDTH = 257 };
+
+static void check_rows(const tq_kernels *k) {
+    static const int n_rows_of[] = {1, 3, 11}, q_counts[] = {1, 2, 3, 4, 5, 7, 9};
+    tq_rng rng = {4};
+    for (int s = 0; s < N_SIZES; s++)
+        for (size_t r = 0; r < 3; r++)
+            for (size_t c = 0; c < sizeof q_counts / sizeof *q_counts; c++) {
+                int width = sizes[s], rows = n_rows_of[r], n_q = q_counts[c];
+                int q_stride = width + (int)c % 3, row_stride = width + 2 * (int)r, out_stride = rows + (int)c % 2;
+                size_t n_row_values = (size_t)(rows * row_stride) + 1;
+                float *q = test_floats((size_t)(n_q * q_stride)), *x = test_floats(n_row_values),
+                      *w = test_floats((size_t)(n_q * out_stride));
+                uint16_t *half = test_alloc(n_row_values * sizeof *half);
+                test_normals(&rng, q, (size_t)(n_q * q_stride));
+                test_normals(&rng, x, n_row_values);
+                test_normals(&rng, w, (size_t)(n_q * out_stride));
+                for (size_t i = 0; i < n_row_values; i++) half[i] = tq_f32_f16(x[i]);
+                for (int f16 = 0; f16 < 2; f16++) {
+                    /* rows begin one element off */
+                    guarded g = guarded_new((size_t)(n_q * out_stride) * sizeof(float), 4);
+                    memset(g.data, 0x7f, g.bytes);
+                    if (f16)
+                        k->dot_rows_f16(q, n_q, q_stride, half + 1, rows, row_stride, width, floats(&g), out_stride);
+                    else k->dot_rows_f32(q, n_q, q_stride, x + 1, rows, row_stride, width, floats(&g), out_stride);
+                    for (int i = 0; i < n_q; i++)
+                        for (int at = 0; at < out_stride; at++) {
+                            if (at >= rows) { /* between the queries' outputs */
+                                uint32_t bits = tq_f32_bits(floats(&g)[i * out_stride + at]);
+                                assert_int_equal(bits, 0x7f7f7f7f);
+                                continue;
+                            }
+                            double want = 0, size = 0;
+                            for (int j = 0; j < width; j++) {
+                                int from = 1 + at * row_stride + j;
+                                double product = (double)q[i * q_stride + j] * (f16 ? tq_f16_f32(half[from]) : x[from]);
+                                want += product, size += fabs(product);
+                            }
+                            check_close(floats(&g)[i * out_stride + at], want, sum_bound(width, size), k->name,
+                                        f16 ? "dot_rows_f16" : "dot_rows_f32", width, n_q);
+                        }
+                    guarded_free(&g, "dot_rows");
+
+                    g = guarded_new((size_t)(n_q * q_stride) * sizeof(float), 4);
+                    memcpy(g.data, q, g.bytes); /* what is there already is added to */
+                    if (f16)
+                        k->sum_rows_f16(w, n_q, out_stride, half + 1, rows, row_stride, width, floats(&g), q_stride);
+                    else k->sum_rows_f32(w, n_q, out_stride, x + 1, rows, row_stride, width, floats(&g), q_stride);
+                    for (int i = 0; i < n_q; i++)
+                        for (int j = 0; j < q_stride; j++) {
+                            double want = q[i * q_stride + j], size = fabs(want);
+                            for (int at = 0; at < rows && j < width; at++) {
+                                int from = 1 + at * row_stride + j;
+                                double product =
+                                    (double)w[i * out_stride + at] * (f16 ? tq_f16_f32(half[from]) : x[from]);
+                                want += product, size += fabs(product);
+                            }
+                            check_close(floats(&g)[i * q_stride + j], want, j < width ? sum_bound(rows, size) : 0,
+                                        k->name, f16 ? "sum_rows_f16" : "sum_rows_f32", width, n_q);
+                        }
+                    guarded_free(&g, "sum_rows");
+                }
+                free(q), free(x), free(w), free(half);
+            }
+}
+
+static void float_rows_are_scored_and_summed(void **state) {
+    (void)state;
+    each_table(check_rows);
+}
+
+/* ---- integers of queries and weights
+ * --------------------------------------------------------------------------------- */
+
+typedef struct int_vectors {
+    tq_int_vectors v;
+    guarded wide, high, low, step, sum;
+} int_vectors;
+
+static void int_new(int_vectors *x, int n, int stride) {
+    size_t places = (size_t)n * (size_t)stride;
+    x->wide = guarded_new(2 * places, 0);
+    x->high = guarded_new(places, 0);
+    x->low = guarded_new(places, 0);
+    x->step = guarded_new((size_t)n * 4, 0);
+    x->sum = guarded_new((size_t)n * 4, 0);
+    x->v = (tq_int_vectors){(int16_t *)(void *)x->wide.data, (int8_t *)x->high.data,
+                            (int8_t *)x->low.data,           floats(&x->step),
+                            (int32_t *)(void *)x->sum.data,  stride};
+}
+
+static void int_free(int_vectors *x) {
+    guarded_free(&x->wide, "to_int's wide");
+    guarded_free(&x->high, "to_int's high");
+    guarded_free(&x->low, "to_int's low");
+    guarded_free(&x->step, "to_int's step");
+    guarded_free(&x->sum, "to_int's sum");
+}
+
+/* Fill a vector by hand, as to_int would. */
+static void int_set(tq_int_vectors *v, int index, const int16_t *wide, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        int at = index * v->stride + i, upper = (wide[i] + 128) >> 8;
+        v->wide[at] = wide[i];
+        v->high[at] = (int8_t)upper;
+        v->low[at] = (int8_t)(wide[i] - 256 * upper);
+        sum += wide[i];
+    }
+    v->sum[index] = sum;
+    v->step[index] = 1;
+}
+
+static void check_int_vector(const tq_kernels *k, const float *x, int n, const tq_int_vectors *v, int index) {
+    double top = 0;
+    long sum = 0;
+    for (int i = 0; i < n; i++) top = fmax(top, fabs((double)x[i]));
+    check_close(v->step[index], top / 32512, 1e-7 * top / 32512 + 0x1p-149, k->name, "to_int's step", n, index);
+    for (int i = 0; i < n; i++) {
+        int at = index * v->stride + i, wide = v->wide[at];
+        assert_true(wide >= -32512 && wide <= 32512);
+        assert_int_equal(wide, 256 * v->high[at] + v->low[at]);
+        assert_true(v->high[at] >= -127);
+        sum += wide;
+        /* half a step, and the rounding of x / step in float */
+        check_close(wide * (double)v->step[index], x[i], top / 32512 * .502, k->name, "to_int", n, i);
+        if (fabs((double)x[i]) == top && top > 0) assert_int_equal(abs(wide), 32512);
+    }
+    assert_int_equal(sum, v->sum[index]);
+}
+
+static void check_to_int(const tq_kernels *k) {
+    static const int counts[] = {16, 32, 64, 80, 96, 112, 128, 192, 256, 512};
+    tq_rng rng = {5};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (int kind = 0; kind < 6; kind++) {
+            int n = counts[c];
+            float x[513];
+            test_normals(&rng, x, 513);
+            for (int i = 0; i < 513; i++) {
+                if (kind == 1) x[i] = 0;
+                if (kind == 2) x[i] *= 1e-30f;
+                if (kind == 3) x[i] *= 1e30f;
+                if (kind == 4) x[i] = i == n / 2 ? -7 : i == 1 ? 7 : 1e-20f; /* one value towers over the rest */
+                if (kind == 5) x[i] = i % 2 ? 1 : -1;
+            }
+            int_vectors v;
+            int_new(&v, 3, (n + 63) / 64 * 64);
+            for (int index = 0; index < 3; index++) k->to_int(x + index % 2, n, &v.v, index); /* also off alignment */
+            for (int index = 0; index < 3; index++) check_int_vector(k, x + index % 2, n, &v.v, index);
+            int_free(&v);
+        }
+}
+
+static void integers_are_the_nearest_to_the_floats(void **state) {
+    (void)state;
+    each_table(check_to_int);
+}
+
+/* Softmax weights of a page far below the maximum: their largest is a subnormal, and 32512 / it overflows.  Whatever
+ * the integers are, they must agree with each other and be worth less than 1e-30 together. */
+static void check_to_int_tiny(const tq_kernels *k) {
+    static const float tops[] = {1e-33f, 1e-34f, 1e-35f, 1e-37f, 1e-38f, 1e-40f, 1e-44f};
+    for (size_t t = 0; t < sizeof tops / sizeof *tops; t++) {
+        float x[128] = {0};
+        for (int i = 0; i < 128; i += 3) x[i] = tops[t] * (float)(128 - i) / 128;
+        int_vectors v;
+        int_new(&v, 1, 128);
+        k->to_int(x, 128, &v.v, 0);
+        uint8_t unpacked[64 * 32];
+        int32_t dots[16];
+        memset(unpacked, 255, sizeof unpacked);
+        k->dot_tile(unpacked, 32, &v.v, 0, 1, dots);
+        for (int i = 0; i < 16; i++)
+            if (!(fabs((double)dots[i] * v.v.step[0]) <= 1e-28))
+                fail_msg("%s: weights of %g are worth %g", k->name, (double)tops[t], (double)dots[i] * v.v.step[0]);
+        int_free(&v);
+    }
+}
+
+static void vanishing_weights_stay_vanishing(void **state) {
+    (void)state;
+    each_table(check_to_int_tiny);
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
+
+static size_t tile_bytes(int bits, int vectors) {
+    return bits == 3 ? (size_t)(vectors / 4 + (vectors + 7) / 8) * 64 : (size_t)vectors * 64 * (size_t)bits / 8;
+}
+
+/* page.h, once more: the code of (vector, place). */
+static unsigned code_of(int bits, const uint8_t *tile, int vectors, int v, int place) {
+    if (bits == 8) return tile[64 * v + place];
+    if (bits == 4) return tile[64 * (v / 2) + place] >> (v % 2 ? 4 : 0) & 15;
+    if (bits == 2) return tile[64 * (v / 4) + place] >> 2 * (v % 4) & 3;
+    int group = v / 8, in_group = v % 8, members = vectors - 8 * group < 8 ? vectors - 8 * group : 8;
+    const uint8_t *base = tile + 192 * group;
+    unsigned low = base[64 * (in_group / 4) + place] >> 2 * (in_group % 4) & 3;
+    unsigned high = base[64 * (members / 4) + place] >> in_group & 1;
+    return low + 4 * high;
+}
+
+static void check_tiles(const tq_kernels *k) {
+    static const int bits_of[] = {2, 3, 4, 8};
+    tq_rng rng = {6};
+    for (int b = 0; b < 4; b++)
+        for (int vectors = 4; vectors <= 128; vectors += 4) { /* d = 16 .. 512 */
+            int bits = bits_of[b], n = 1 << bits;
+            uint8_t levels[256];
+            for (int i = 0; i < n; i++) levels[i] = bits == 8 ? (uint8_t)i : (uint8_t)(1 + test_below(&rng, 255));
+            for (int i = n; i < 256; i++) levels[i] = levels[i % n];
+            guarded tile = guarded_new(tile_bytes(bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
+            for (size_t i = 0; i < tile.bytes; i++) tile.data[i] = (uint8_t)tq_rng_u64(&rng);
+            memset(dst.data, 0xee, dst.bytes);
+            k->unpack_tile(bits, levels, tile.data, vectors, dst.data);
+            for (int v = 0; v < vectors; v++)
+                for (int place = 0; place < 64; place++)
+                    if (dst.data[64 * v + place] != levels[code_of(bits, tile.data, vectors, v, place)])
+                        fail_msg("%s: %d bits, vector %d of %d, place %d", k->name, bits, v, vectors, place);
+            guarded_free(&dst, "unpack_tile");
+            guarded_free(&tile, "the tile");
+        }
+}
+
+static void tiles_are_unpacked_in_the_order_of_the_page(void **state) {
+    (void)state;
+    each_table(check_tiles);
+}
+
+static void expect_dots(const tq_kernels *k, const uint8_t *unpacked, int vectors, const tq_int_vectors *q, int first,
+                        int n_q) {
+    guarded out = guarded_new((size_t)n_q * 64, 0);
+    int32_t *plain = test_alloc((size_t)n_q * 64);
+    scalar_table()->dot_tile(unpacked, vectors, q, first, n_q, plain);
+    k->dot_tile(unpacked, vectors, q, first, n_q, (int32_t *)(void *)out.data);
+    for (int i = 0; i < n_q; i++)
+        for (int lane = 0; lane < 16; lane++) {
+            int64_t want = 0;
+            for (int v = 0; v < vectors; v++)
+                for (int j = 0; j < 4; j++)
+                    want +=
+                        ((int64_t)unpacked[64 * v + 4 * lane + j] - 128) * q->wide[(first + i) * q->stride + 4 * v + j];
+            int32_t got = ((const int32_t *)(const void *)out.data)[16 * i + lane];
+            if (got != want || plain[16 * i + lane] != want)
+                fail_msg("%s: %d vectors, query %d of %d, lane %d: got %d, scalar %d, want %lld", k->name, vectors, i,
+                         n_q, lane, got, plain[16 * i + lane], (long long)want);
+        }
+    free(plain);
+    guarded_free(&out, "dot_tile");
+}
+
+static void check_dots(const tq_kernels *k) {
+    tq_rng rng = {7};
+    for (int n_q = 1; n_q <= 17; n_q++)
+        for (int vectors = 4; vectors <= 128; vectors += n_q % 2 ? 12 : 20) {
+            int_vectors q;
+            int_new(&q, n_q + 2, (4 * vectors + 63) / 64 * 64);
+            for (int i = 0; i < n_q + 2; i++) {
+                int16_t wide[512];
+                for (int j = 0; j < 4 * vectors; j++) wide[j] = (int16_t)(test_below(&rng, 65025) - 32512);
+                int_set(&q.v, i, wide, 4 * vectors);
+            }
+            guarded unpacked = guarded_new((size_t)vectors * 64, 0);
+            for (size_t i = 0; i < unpacked.bytes; i++) unpacked.data[i] = (uint8_t)(1 + test_below(&rng, 255));
+            expect_dots(k, unpacked.data, vectors, &q.v, 0, n_q);
+            expect_dots(k, unpacked.data, vectors, &q.v, 2, n_q);
+            guarded_free(&unpacked, "the levels");
+            int_free(&q);
+        }
+}
+
+static void integer_products_are_exact(void **state) {
+    (void)state;
+    each_table(check_dots);
+}
+
+/* 512 dims of 127 * 32512: 2.114e9, below 2^31 = 2.147e9; and the sign patterns in which a half could overflow first.
+ */
+static void check_extremes(const tq_kernels *k) {
+    int_vectors q;
+    int_new(&q, 6, 512);
+    for (int i = 0; i < 6; i++) {
+        int16_t wide[512];
+        for (int j = 0; j < 512; j++) {
+            static const int16_t extreme[] = {32512, -32512, 127, -128, 32385, -32640 + 255};
+            wide[j] = i < 2 ? extreme[i] : i == 2 ? extreme[j % 2] : i == 3 ? extreme[2 + j % 2] : extreme[(j + i) % 6];
+        }
+        int_set(&q.v, i, wide, 512);
+    }
+    guarded unpacked = guarded_new(128 * 64, 0);
+    for (int pattern = 0; pattern < 4; pattern++) {
+        for (size_t i = 0; i < unpacked.bytes; i++)
+            unpacked.data[i] = pattern == 0   ? 255
+                               : pattern == 1 ? 1
+                               : pattern == 2 ? (i % 2 ? 255 : 1)
+                                              : (i % 4 ? 1 : 255);
+        for (int n_q = 1; n_q <= 6; n_q++) expect_dots(k, unpacked.data, 128, &q.v, 0, n_q);
+        if (pattern == 0) {
+            int32_t out[16];
+            k->dot_tile(unpacked.data, 128, &q.v, 0, 1, out);
+            assert_int_equal(out[0], 2114060288); /* it was that large */
+        }
+    }
+    guarded_free(&unpacked, "the levels");
+    int_free(&q);
+}
+
+static void the_largest_products_do_not_overflow(void **state) {
+    (void)state;
+    each_table(check_extremes);
+}
+
+static void check_finish(const tq_kernels *k) {
+    tq_rng rng = {8};
+    for (int round = 0; round < 200; round++) {
+        int32_t dots[16];
+        uint16_t scales[129];
+        float step = (float)(1e-5 * (1 + tq_rng_uniform(&rng))), offset = (float)(100 * test_normal(&rng));
+        for (int i = 0; i < 16; i++) dots[i] = (int32_t)tq_rng_u64(&rng) / 2;
+        for (int i = 0; i < 129; i++) scales[i] = tq_f32_f16((float)tq_rng_uniform(&rng) * (round % 2 ? 2000 : 1e-5f));
+        guarded g = guarded_new(64, 4 * (size_t)(round % 2));
+        k->finish_scores(dots, step, scales + 1, offset, floats(&g));
+        for (int i = 0; i < 16; i++) { /* int to float, two products, one sum */
+            double product = (double)dots[i] * step * tq_f16_f32(scales[i + 1]);
+            check_close(floats(&g)[i], product + offset, 4 * 0x1p-24 * (fabs(product) + fabs((double)offset)), k->name,
+                        "finish_scores", round, i);
+        }
+        guarded_free(&g, "finish_scores");
+        g = guarded_new(64, 4 * (size_t)(round % 2));
+        float before[16];
+        test_normals(&rng, before, 16);
+        memcpy(g.data, before, 64);
+        k->finish_values(dots, step, floats(&g));
+        for (int i = 0; i < 16; i++) {
+            double product = (double)dots[i] * step;
+            check_close(floats(&g)[i], before[i] + product, 4 * 0x1p-24 * (fabs(product) + fabs((double)before[i])),
+                        k->name, "finish_values", round, i);
+        }
+        guarded_free(&g, "finish_values");
+        float w[128];
+        test_normals(&rng, w, 128);
+        int n = 16 * (1 + round % 8);
+        g = guarded_new((size_t)n * 4, 4 * (size_t)(round % 2));
+        memcpy(g.data, w, g.bytes);
+        k->scale_weights(floats(&g), scales + 1, n);
+        for (int i = 0; i < n; i++) assert_true(floats(&g)[i] == w[i] * tq_f16_f32(scales[i + 1]));
+        guarded_free(&g, "scale_weights");
+    }
+}
+
+static void integers_come_back_as_scores_and_values(void **state) {
+    (void)state;
+    each_table(check_finish);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+typedef struct weights {
+    tq_matrix w;
+    guarded data, scales, biases; /* data begins at an odd multiple of its element */
+    float *plain;                 /* (rows, cols) */
+    double *size;                 /* (rows, cols): the magnitude that the roundings of an element are relative to */
+} weights;
+
+static double put_constant(guarded *g, size_t at, tq_dtype dtype, float value) {
+    if (dtype == TQ_F32) return floats(g)[at] = value;
+    uint16_t half = dtype == TQ_F16 ? tq_f32_f16(value) : tq_f32_bf16(value);
+    ((uint16_t *)(void *)g->data)[at] = half;
+    return dtype == TQ_F16 ? tq_f16_f32(half) : tq_bf16_f32(half);
+}
+
+static weights weights_new(tq_matrix_kind kind, int rows, int cols, int bits, int group, tq_dtype constants,
+                           tq_rng *rng) {
+    weights m = {
+        .w = {.kind = kind, .rows = rows, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = constants}};
+    size_t n = (size_t)rows * (size_t)cols;
+    m.plain = test_floats(n);
+    m.size = test_alloc(n * sizeof *m.size);
+    if (kind != TQ_MATRIX_AFFINE) {
+        tq_dtype dtype = kind == TQ_MATRIX_F32 ? TQ_F32 : kind == TQ_MATRIX_F16 ? TQ_F16 : TQ_BF16;
+        m.data = guarded_new(n * tq_dtype_bytes(dtype), tq_dtype_bytes(dtype));
+        for (size_t i = 0; i < n; i++) {
+            m.plain[i] = (float)put_constant(&m.data, i, dtype, (float)test_normal(rng));
+            m.size[i] = fabs((double)m.plain[i]);
+        }
+    } else {
+        m.data = guarded_new(n * (size_t)bits / 8, 4);
+        size_t constant = tq_dtype_bytes(constants), groups = n / (size_t)group;
+        m.scales = guarded_new(groups * constant, constant);
+        m.biases = guarded_new(groups * constant, constant);
+        for (size_t i = 0; i < m.data.bytes; i++) m.data.data[i] = (uint8_t)tq_rng_u64(rng);
+        for (size_t g = 0; g < groups; g++) {
+            double s = put_constant(&m.scales, g, constants, (float)(.02 * test_normal(rng)));
+            double b = put_constant(&m.biases, g, constants, (float)test_normal(rng));
+            for (size_t i = g * (size_t)group; i < (g + 1) * (size_t)group; i++) {
+                unsigned code = 0; /* bit by bit */
+                size_t row_bits = (size_t)cols * (size_t)bits, row = i / (size_t)cols, col = i % (size_t)cols;
+                for (int bit = 0; bit < bits; bit++) {
+                    size_t at = row * row_bits + col * (size_t)bits + (size_t)bit;
+                    code |= (unsigned)(m.data.data[at / 8] >> at % 8 & 1) << bit;
+                }
+                m.plain[i] = (float)(s * code + b);
+                m.size[i] = fabs(s * code) + fabs(b);
+            }
+        }
+        m.w.scales = m.scales.data;
+        m.w.biases = m.biases.data;
+    }
+    m.w.data = m.data.data;
+    return m;
+}
+
+static void weights_free(weights *m) {
+    guarded_free(&m->data, "the weights");
+    if (m->w.kind == TQ_MATRIX_AFFINE) {
+        guarded_free(&m->scales, "the scales");
+        guarded_free(&m->biases, "the biases");
+    }
+    free(m->plain), free(m->size);
+}
+
+static void check_unpack(const tq_kernels *k, const weights *m, const char *what) {
+    int cols = m->w.cols;
+    for (int r = 0; r < m->w.rows; r++) {
+        guarded g = guarded_new((size_t)cols * sizeof(float), 4);
+        k->unpack_row(&m->w, r, floats(&g));
+        for (int j = 0; j < cols; j++) { /* a product and a sum, fused or not */
+            size_t at = (size_t)r * (size_t)cols + (size_t)j;
+            check_close(floats(&g)[j], m->plain[at], m->w.kind == TQ_MATRIX_AFFINE ? 3 * 0x1p-24 * m->size[at] : 0,
+                        k->name, what, r, j);
+        }
+        guarded_free(&g, "unpack_row");
+    }
+}
+
+/* y for rows row0.. of x, and the bound that a float sum over cols has. */
+static void expect_product(const tq_kernels *k, const weights *m, int row, const float *x, double got,
+                           const char *what) {
+    double want = 0, size = 0;
+    for (int j = 0; j < m->w.cols; j++) {
+        size_t at = (size_t)row * (size_t)m->w.cols + (size_t)j;
+        want += (double)m->plain[at] * x[j];
+        size += m->size[at] * fabs((double)x[j]);
+    }
+    check_close(got, want, sum_bound(m->w.cols, size), k->name, what, row, m->w.cols);
+}
+
+static void check_gemv(const tq_kernels *k, const weights *m, const float *x, const char *what) {
+    size_t cols = (size_t)m->w.cols;
+    guarded split = guarded_new(cols * 4, 0), sums = guarded_new(cols * 4, 0), scratch = guarded_new(cols * 4, 0);
+    tq_gemv_input input = {x, floats(&split), floats(&sums)};
+    k->gemv_prepare(&m->w, &input);
+    for (int row0 = 0; row0 < m->w.rows; row0 += 5) {
+        int n = m->w.rows - row0 < 7 ? m->w.rows - row0 : 7;
+        guarded y = guarded_new((size_t)n * 4, 4);
+        k->gemv(&m->w, row0, n, &input, floats(&y), floats(&scratch));
+        for (int i = 0; i < n; i++) expect_product(k, m, row0 + i, x, floats(&y)[i], what);
+        guarded_free(&y, "gemv");
+    }
+    guarded_free(&split, "gemv's split");
+    guarded_free(&sums, "gemv's group sums");
+    guarded_free(&scratch, "gemv's scratch");
+}
+
+static void check_gemm(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
+    int rows = m->w.rows, ldy = rows + 3;
+    guarded scratch = guarded_new(TQ_GEMM_SCRATCH * sizeof(float), 0), y = guarded_new((size_t)(n * ldy) * 4, 4);
+    memset(y.data, 0x7f, y.bytes);
+    for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
+        int n_rows = rows - row0 < TQ_GEMM_ROWS ? rows - row0 : TQ_GEMM_ROWS;
+        k->gemm(&m->w, row0, n_rows, x, n, floats(&y) + row0, ldy, floats(&scratch));
+    }
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < rows; i++)
+            expect_product(k, m, i, x + (size_t)t * (size_t)m->w.cols, floats(&y)[t * ldy + i], what);
+        for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
+    }
+    guarded_free(&y, "gemm");
+    guarded_free(&scratch, "gemm's scratch");
+}
+
+static void check_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
+    char what[80];
+    snprintf(what, sizeof what, "kind %d, %d x %d, %d bits, group %d, constants %d, n %d", (int)m->w.kind, m->w.rows,
+             m->w.cols, m->w.bits, m->w.group_size, (int)m->w.scale_dtype, n);
+    float *x = test_floats((size_t)n * (size_t)m->w.cols + 1);
+    test_normals(rng, x, (size_t)n * (size_t)m->w.cols + 1);
+    check_unpack(k, m, what);
+    check_gemv(k, m, x + 1, what);
+    check_gemm(k, m, x + 1, n, what);
+    free(x);
+    weights_free(m);
+}
+
+static void check_plain_matrices(const tq_kernels *k) {
+    static const int row_counts[] = {1, 7, 31, 32, 33, 65}, token_counts[] = {1, 3, 6, 12, 13, 17, 25};
+    tq_rng rng = {9};
+    int round = 0;
+    for (int kind = TQ_MATRIX_F32; kind <= TQ_MATRIX_BF16; kind++)
+        for (int s = 0; s < N_SIZES + 1; s++, round++) {
+            int cols = s < N_SIZES ? sizes[s] : 600; /* several panels */
+            weights m = weights_new((tq_matrix_kind)kind, row_counts[round % 6], cols, 0, 0, TQ_F32, &rng);
+            check_matrix(k, &m, token_counts[round % 7], &rng);
+        }
+}
+
+static void plain_matrices_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_plain_matrices);
+}
+
+static void check_affine_matrices(const tq_kernels *k) {
+    static const int bits_of[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128}, row_counts[] = {1, 5, 16, 31, 33},
+                     token_counts[] = {1, 4, 12, 13, 19};
+    static const tq_dtype constants[] = {TQ_F16, TQ_BF16, TQ_F32};
+    tq_rng rng = {10};
+    int round = 0;
+    for (int b = 0; b < 6; b++)
+        for (int g = 0; g < 3; g++)
+            for (int c = 0; c < 3; c++)
+                for (int wide = 0; wide < 3; wide++, round++) {
+                    int cols = wide == 0   ? groups[g]
+                               : wide == 1 ? 3 * groups[g]
+                                           : 384; /* one, three, more than a panel */
+                    weights m = weights_new(TQ_MATRIX_AFFINE, row_counts[round % 5], cols, bits_of[b], groups[g],
+                                            constants[c], &rng);
+                    check_matrix(k, &m, token_counts[round / 5 % 5], &rng);
+                }
+}
+
+static void affine_matrices_of_every_width_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_affine_matrices);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unknown_kernels_are_refused_with_what_there_is),
+        cmocka_unit_test(elementwise_kernels_compute_their_formula),
+        cmocka_unit_test(silu_of_a_very_negative_gate_is_zero),
+        cmocka_unit_test(the_maximum_is_found_at_every_place),
+        cmocka_unit_test(softmax_weights_are_exponentials),
+        cmocka_unit_test(a_nan_score_is_not_hidden),
+        cmocka_unit_test(float_rows_are_scored_and_summed),
+        cmocka_unit_test(integers_are_the_nearest_to_the_floats),
+        cmocka_unit_test(vanishing_weights_stay_vanishing),
+        cmocka_unit_test(tiles_are_unpacked_in_the_order_of_the_page),
+        cmocka_unit_test(integer_products_are_exact),
+        cmocka_unit_test(the_largest_products_do_not_overflow),
+        cmocka_unit_test(integers_come_back_as_scores_and_values),
+        cmocka_unit_test(plain_matrices_are_multiplied),
+        cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
