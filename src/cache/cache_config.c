@@ -81,12 +81,25 @@ static tq_status override_group(char *key, char *value, int group, tq_error *err
     return TQ_OK;
 }
 
+/* tq_codec_new checks names to the last digit; here, that what a cache can be is named where a cache was asked for. */
+static tq_status check_known(const char *name, const char *kv, tq_error *err) {
+    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "paper-mse:", "paper-prod:", "minmax:"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strncmp(name, known[i], strlen(known[i])) == 0) return TQ_OK;
+    return tq_fail(err, TQ_INVALID,
+                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, paper-mse:1..8, paper-prod:2..4, "
+                   "mlx-k{2,3,4}v{2,4}, window:TOKENS or tq:k=CODEC,v=CODEC",
+                   kv);
+}
+
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err) {
     const char *kv = config->kv ? config->kv : "tq3";
     TQ_TRY(split_sides(kv, key, value, err));
     TQ_TRY(override_bits(key, config->key_bits, "key bits", err));
     TQ_TRY(override_bits(value, config->value_bits, "value bits", err));
     TQ_TRY(override_group(key, value, config->value_group_size, err));
+    TQ_TRY(check_known(key, kv, err));
+    TQ_TRY(check_known(value, kv, err));
     bool changed = config->key_bits || config->value_bits || config->value_group_size;
     int length = !changed                 ? snprintf(canonical, NAME, "%s", kv)
                  : strcmp(key, value) == 0 ? snprintf(canonical, NAME, "%s", key)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "engine/model.h"
 
 void tq_free(void *pointer) { free(pointer); }
@@ -37,6 +38,19 @@ tq_status tq_detokenize(const tq_model *model, const int32_t *ids, size_t n_ids,
     out[length] = 0;
     *text = out;
     *text_len = length;
+    return TQ_OK;
+}
+
+static tq_status check_messages(const tq_message *messages, size_t n, tq_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        const char *texts[2] = {messages[i].role, messages[i].content};
+        for (int k = 0; k < 2; k++) {
+            size_t length = strlen(texts[k]), valid = tq_utf8_valid_prefix(texts[k], length);
+            if (valid < length)
+                return tq_fail(err, TQ_INVALID, "chat: message %zu: invalid UTF-8 at byte %zu of its %s", i, valid,
+                               k ? "content" : "role");
+        }
+    }
     return TQ_OK;
 }
 
@@ -76,9 +90,9 @@ tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size
     TQ_TRY(want_tokenizer(model, err));
     if (!model->chat_template)
         return tq_fail(err, TQ_UNSUPPORTED, "%s: the model has no chat template; give it raw text", model->path);
+    TQ_TRY(check_messages(messages, n_messages, err));
     json_t *context = chat_context(model, messages, n_messages, flags);
-    if (!context)
-        return tq_fail(err, TQ_INVALID, "chat: a message is not valid UTF-8 (or memory ran out)");
+    if (!context) return tq_fail(err, TQ_NO_MEMORY, "out of memory for a conversation of %zu messages", n_messages);
     tq_chat_text rendered = {0};
     tq_ids list = {0};
     tq_status status = tq_chat_template_render(model->chat_template, context, &rendered, err);
