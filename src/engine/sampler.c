@@ -21,11 +21,26 @@ tq_status tq_sampling_check(const tq_sampling *s, tq_error *err) {
     return TQ_OK;
 }
 
-/* Larger logits first, then lower ids: a total order, so the same logits always sort the same way. */
-static int by_logit(const void *a, const void *b) {
-    const tq_candidate *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+/* A larger logit comes first, then a lower id: a total order, so the same logits always give the same token. */
+static bool before(tq_candidate x, tq_candidate y) { return x.logit != y.logit ? x.logit > y.logit : x.id < y.id; }
+
+static void sink(tq_candidate *heap, int n, int at) {
+    tq_candidate moving = heap[at];
+    for (int child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(heap[child + 1], heap[child])) child++;
+        if (!before(heap[child], moving)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moving;
+}
+
+/* The first of a heap of n moves to heap[n - 1], the rest stays a heap of n - 1. */
+static tq_candidate pop(tq_candidate *heap, int n) {
+    tq_candidate first = heap[0];
+    heap[0] = heap[n - 1];
+    heap[n - 1] = first;
+    sink(heap, n - 1, 0);
+    return first;
 }
 
 /* Each token that occurred is made less likely once (Keskar et al., CTRL, section 4.1). */
@@ -42,6 +57,21 @@ static void penalize(const tq_sampling *s, tq_candidate *work, const int32_t *re
     }
 }
 
+/* Candidates in order, as far as somebody asks: popped from a heap, first at the end of work. */
+typedef struct ranking {
+    tq_candidate *work;
+    int vocab, n_popped;
+    float top, temp;
+} ranking;
+
+static tq_candidate ranked(ranking *r, int i) {
+    while (r->n_popped <= i) pop(r->work, r->vocab - r->n_popped++);
+    return r->work[r->vocab - 1 - i];
+}
+
+/* Relative to the most likely: its own is 1. */
+static double weight(const ranking *r, tq_candidate c) { return exp(((double)c.logit - r->top) / r->temp); }
+
 int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vocab, const int32_t *recent, int n_recent,
                   tq_candidate *work) {
     for (int i = 0; i < vocab; i++) work[i] = (tq_candidate){logits[i], i};
@@ -52,19 +82,24 @@ int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vo
             if (work[i].logit > work[best].logit) best = i;
         return work[best].id;
     }
-    qsort(work, (size_t)vocab, sizeof *work, by_logit);
+    for (int i = vocab / 2 - 1; i >= 0; i--) sink(work, vocab, i);
+    ranking r = {.work = work, .vocab = vocab, .top = work[0].logit, .temp = s->temp};
     int n = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
-    float top = work[0].logit;
     double total = 0;
-    for (int i = 0; i < n; i++) { /* the logit's place now holds the weight */
-        work[i].logit = expf((work[i].logit - top) / s->temp);
-        total += work[i].logit;
+    for (int i = 0; i < n; i++) total += weight(&r, n < vocab ? ranked(&r, i) : work[i]);
+    if (s->top_p < 1 || s->min_p > 0) {
+        int keep = 0;
+        double kept = 0;
+        for (; keep < n; keep++) {
+            double w = weight(&r, ranked(&r, keep));
+            if (keep > 0 && (kept >= s->top_p * total || w < s->min_p)) break;
+            kept += w;
+        }
+        n = keep;
+        total = kept;
     }
-    int keep = 0;
-    double kept = 0;
-    while (keep < n && (keep == 0 || (kept < s->top_p * total && work[keep].logit >= s->min_p))) kept += work[keep++].logit;
-    double draw = tq_rng_uniform(rng) * kept;
-    for (int i = 0; i < keep; i++)
-        if ((draw -= work[i].logit) < 0) return work[i].id;
-    return work[keep - 1].id;
+    double draw = tq_rng_uniform(rng) * total;
+    for (int i = 0; i + 1 < n; i++)
+        if ((draw -= weight(&r, ranked(&r, i))) < 0) return ranked(&r, i).id;
+    return ranked(&r, n - 1).id;
 }
