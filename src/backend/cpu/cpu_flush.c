@@ -9,11 +9,6 @@
  * keys is further from the mean of the page than that is. */
 enum { MIN_CENTRE_ROWS = 16 };
 
-typedef struct flush_job {
-    const tq_flush_args *args;
-    const tq_kernels *kernels;
-} flush_job;
-
 /* Row `index` of the queue -> x (head_dim): the window's rows, then the chunk's. */
 static void queue_row(const tq_flush_args *a, tq_side side, int head, int index, float *x) {
     const tq_kv_store *s = a->store;
@@ -81,15 +76,15 @@ static void keep_rows(const tq_flush_args *a, tq_side side, int head) {
 
 static void flush_task(void *ctx, int task, int worker) {
     (void)worker;
-    const flush_job *job = ctx;
+    const tq_flush_args *args = ctx;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
-    if (!job->args->forget) pack_rows(job->args, side, task / 2);
-    keep_rows(job->args, side, task / 2);
+    if (!args->forget) pack_rows(args, side, task / 2);
+    keep_rows(args, side, task / 2);
 }
 
 void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {
     tq_cpu_backend *c = (tq_cpu_backend *)backend;
-    flush_job job = {args, c->kernels};
+    tq_flush_args job = *args;
     int tasks = 2 * args->store->n_kv_heads;
     /* A row or two are not worth waking anybody. */
     if (args->n_pack == 0 && args->n <= 2)
