@@ -1,7 +1,7 @@
-/* generate.c: load a model, ask one question, print the answer as it is produced.
+/* ask_model.c: load a model, ask one question, print the answer as it is produced.
  *
- *     cc generate.c $(pkg-config --cflags --libs turboquant) -o generate
- *     ./generate models/bookworm "Clara Webb lives in Lisbon. Where does Clara Webb live?" */
+ *     cc ask_model.c $(pkg-config --cflags --libs turboquant) -o ask_model
+ *     ./ask_model models/bookworm "Clara Webb lives in Lisbon. Where does Clara Webb live?" */
 #include <stdio.h>
 #include <turboquant/tq.h>
 
@@ -38,7 +38,7 @@ static tq_status answer(const char *path, const char *question, tq_model **model
 
 int main(int argc, char **argv) {
     if (argc != 3) {
-        fprintf(stderr, "Usage: generate MODEL_DIRECTORY QUESTION\n");
+        fprintf(stderr, "Usage: ask_model MODEL_DIRECTORY QUESTION\n");
         return 2;
     }
     tq_model *model = NULL;
