@@ -311,9 +311,9 @@ static void a_full_cache_says_so_and_stays_as_it_was(void **state) {
     grow(cache, 190, 19);
     grow(other, 190, 19);
     FAILS(append(cache, 190, 11, NULL, &e), TQ_FULL, "190 tokens and 11 more do not fit into 200");
-    FAILS(append(cache, 190, INT32_MAX / 64, NULL, &e), TQ_FULL, "190 tokens and");
+    float a[10 * 64] = {0}, b[10 * 64];
+    FAILS(tq_cache_attend(cache, 0, a, a, a, INT32_MAX, b, &e), TQ_FULL, "190 tokens and 2147483647 more");
     assert_int_equal(tq_cache_length(cache), 190);
-    float a[10 * 64], b[10 * 64];
     OK(append(cache, 190, 10, a, &e));
     OK(append(other, 190, 10, b, &e));
     assert_memory_equal(a, b, sizeof a);
