@@ -33,10 +33,12 @@ INLINE vf larger(vf a, vf b) { return choose(a > b, a, b); }
 
 /* ---- exp --------------------------------------------------------------------------------------------------------- */
 
-/* exp(x) for x <= 88: 2^n * p(r), |r| <= ln2/2, degree 6; relative error below 2e-7.  Below -87: 0. */
+/* exp(x): 2^n * p(r), |r| <= ln2/2, degree 6; relative error below 2e-7.  Below -87: 0; above 88.7: infinity; NaN stays
+ * NaN, because each choice keeps x where the comparison is false. */
 INLINE vf exp_vf(vf x) {
     vi vanishes = x < spread(-87.0f);
-    x = larger(x, spread(-87.0f));
+    x = choose(vanishes, spread(-87.0f), x);
+    x = choose(x > spread(89.0f), spread(89.0f), x);
     vf shifted = x * 1.44269504f + 12582912.0f; /* the integer part lands in the low bits */
     vf n = shifted - 12582912.0f;
     vf r = x - n * 0.693145752f;

@@ -1,4 +1,4 @@
-/* eval_text.c: how well a model predicts a text, and how it goes on from one. */
+/* eval_perplexity.c: how well a model predicts a text, and how it goes on from one. */
 #include <math.h>
 #include <string.h>
 
