@@ -37,6 +37,8 @@ static tq_status read_document(const json_t *json, int index, const char *path, 
     size_t n_ids = json_array_size(ids), n_answers = json_array_size(answers);
     if (n_ids == 0 || n_ids > 1 << 26)
         return tq_fail(err, TQ_FORMAT, "%s: document %d: want \"ids\", an array of token ids", path, index);
+    if (!json_is_array(answers))
+        return tq_fail(err, TQ_FORMAT, "%s: document %d: want \"answers\", an array of [from, to]", path, index);
     out->ids = malloc(n_ids * sizeof *out->ids);
     out->answers = malloc((n_answers + 1) * sizeof *out->answers);
     if (!out->ids || !out->answers) return tq_fail_memory(err, n_ids * sizeof *out->ids, "a document");
