@@ -296,7 +296,7 @@ static distortion measure_distortion(const char *name, int dim, int n) {
         tq_codec_decode(codec, rows, BATCH, y);
         for (int i = 0; i < BATCH; i++) {
             sum += test_relative_error(x + i * dim, y + i * dim, (size_t)dim);
-            if (codec->kind != TQ_CODEC_MSE) continue;
+            if (codec->kind != TQ_CODEC_MSE || codec->bits <= 5) continue; /* there the plain mean will do */
             tq_rotate(&codec->rotation, x + i * dim, y);
             for (int j = 0; j < dim; j++) {
                 double excess = fabs((double)y[j]) * sqrt(dim) - top;
@@ -305,7 +305,7 @@ static distortion measure_distortion(const char *name, int dim, int n) {
         }
     }
     distortion d = {.mean = sum / n};
-    d.steady = codec->kind == TQ_CODEC_MSE ? d.mean - beyond / n + overload(dim, top) : d.mean;
+    d.steady = codec->kind == TQ_CODEC_MSE && codec->bits > 5 ? d.mean - beyond / n + overload(dim, top) : d.mean;
     free(x), free(y), free(rows);
     tq_codec_free(codec);
     return d;
