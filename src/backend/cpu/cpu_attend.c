@@ -196,8 +196,9 @@ static void score_planar(const page_pass *p, const uint8_t *block, int n) {
     }
 }
 
-/* acc_i += sum over r of weights[i][r] * value_r; weights beyond n are 0 */
-static void gather_planar(const page_pass *p, const uint8_t *block, attn_part *part) {
+/* acc_i += sum over r < n of weights[i][r] * value_r.  Rows from n on may hold anything, a NaN scale too: their weights
+ * are set to 0 after scaling. */
+static void gather_planar(const page_pass *p, const uint8_t *block, int n, attn_part *part) {
     const tq_codec *codec = p->store->value;
     worker_scratch *w = p->w;
     int vectors = tq_block_tile_vectors(codec, TQ_VALUES), tiles = tq_block_tiles(codec, TQ_VALUES);
@@ -205,6 +206,7 @@ static void gather_planar(const page_pass *p, const uint8_t *block, attn_part *p
     const uint16_t *scales = tq_block_scales(codec, TQ_VALUES, block);
     for (int i = 0; i < p->rows; i++) {
         p->k->scale_weights(w->scores + i * KEY_BLOCK, scales, KEY_BLOCK);
+        for (int r = n; r < KEY_BLOCK; r++) w->scores[i * KEY_BLOCK + r] = 0;
         p->k->to_int(w->scores + i * KEY_BLOCK, KEY_BLOCK, &w->w_int, i);
     }
     for (int tile = 0; tile < tiles; tile++) {
@@ -259,7 +261,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, int n, attn_par
     if (p->store->key->kind == TQ_CODEC_PLANAR) score_planar(p, page, n);
     else score_rows(p, page, n);
     for (int i = 0; i < p->rows; i++) part_soften(p->k, part, i, p->w->scores + i * KEY_BLOCK, n, KEY_BLOCK);
-    if (p->store->value->kind == TQ_CODEC_PLANAR) gather_planar(p, page + p->store->value_at, part);
+    if (p->store->value->kind == TQ_CODEC_PLANAR) gather_planar(p, page + p->store->value_at, n, part);
     else gather_rows(p, page + p->store->value_at, n, part);
 }
 

@@ -225,8 +225,12 @@ static void sum_rows_f16(const float *w, int n_q, int w_stride, const uint16_t *
 /* Rounding to 15 bits and a sign against the largest magnitude: an error of 2^-16 of it in each place.  n is a multiple
  * of 16. */
 static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
-    vf tops = {0};
-    for (int i = 0; i < n; i += VL) tops = larger((vf)((vi)load(x + i) & 0x7fffffff), tops);
+    vf tops = {0}, poison = {0}; /* poison: 0, or NaN if a value is not finite; it goes into the step */
+    for (int i = 0; i < n; i += VL) {
+        vf v = load(x + i);
+        tops = larger((vf)((vi)v & 0x7fffffff), tops);
+        poison += v * 0.0f;
+    }
     float top = 0;
     for (int l = 0; l < VL; l++) top = tops[l] > top ? tops[l] : top;
     float inverse = top > 0 ? 32512.0f / top : 0.0f;
@@ -243,7 +247,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     }
     int32_t total = 0;
     for (int l = 0; l < VL; l++) total += sum[l];
-    out->step[index] = top / 32512.0f;
+    out->step[index] = top / 32512.0f + sum_lanes(poison);
     out->sum[index] = total;
 }
 
