@@ -288,7 +288,8 @@ static distortion measure_distortion(const char *name, int dim, int n) {
     enum { BATCH = 100 };
     float *x = test_floats((size_t)(BATCH * dim)), *y = test_floats((size_t)(BATCH * dim));
     uint8_t *rows = test_alloc(BATCH * tq_codec_row_bytes(codec));
-    double top = codec->codebook.levels[codec->codebook.n_levels - 1], beyond = 0, sum = 0;
+    double top = codec->kind == TQ_CODEC_MSE ? codec->codebook.levels[codec->codebook.n_levels - 1] : 0;
+    double beyond = 0, sum = 0;
     tq_rng rng = {(uint64_t)dim};
     for (int done = 0; done < n; done += BATCH) {
         for (int i = 0; i < BATCH; i++) test_unit_vector(&rng, x + i * dim, dim);

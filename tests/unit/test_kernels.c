@@ -128,7 +128,7 @@ static void check_silu_extremes(const tq_kernels *k) {
         k->silu_mul(x, up, 2 * N + 5 - first);
         for (int i = 0; i < 2 * N + 5 - first; i++) {
             double g = gates[(i + first * 7) % N], want = g / (1 + exp(-g)) * 2;
-            check_close(x[i], want, 5e-7 * fabs(want) + 1e-30, k->name, "silu_mul at an extreme", (int)g, i);
+            check_close(x[i], want, 5e-7 * fabs(want) + 1e-30, k->name, "silu_mul at an extreme", first, i);
         }
     }
     float bad[40], ones[40];
