@@ -17,6 +17,11 @@
 /* ---- counting allocations
  * --------------------------------------------------------------------------------------------- This program's own
  * malloc and kin, over glibc's; a sanitizer has its own. */
+#if defined(__has_feature) /* clang's word for __SANITIZE_THREAD__ */
+#if __has_feature(thread_sanitizer)
+#define TQ_NO_INTERPOSERS
+#endif
+#endif
 #if defined(__GLIBC__) && !TESTING_ASAN && !defined(__SANITIZE_THREAD__) && !defined(TQ_NO_INTERPOSERS)
 #define COUNTING 1
 #include <stdatomic.h>
