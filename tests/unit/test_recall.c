@@ -150,11 +150,11 @@ static void tq3_finds_what_f16_finds_and_uncentred_keys_do_not(void **state) {
     tq_model *model = bundled();
     tq_recall_data *data;
     OK(tq_recall_open(TQ_SOURCE_DIR "/tests/goldens/recall/recall.json", &data, &e));
-    int first = 0; /* of those with 4,096 tokens; it has 11 answers */
-    while (first < tq_recall_documents(data) && tq_recall_length(data, first) != 4097) first++;
+    int first = 0, length = TESTING_ASAN ? 2049 : 4097; /* the first of that many; a sanitizer takes its time */
+    while (first < tq_recall_documents(data) && tq_recall_length(data, first) != length) first++;
     assert_true(first < tq_recall_documents(data));
     tq_recall_result exact = find(model, data, first, "f16"), packed = find(model, data, first, "tq3");
-    assert_true(exact.total == 11 && exact.right >= exact.total - 1);
+    assert_true(exact.total == (TESTING_ASAN ? 5 : 11) && exact.right >= exact.total - 1);
     assert_true(exact.packed_fraction == 0 && exact.bits_per_value == 16);
     assert_true(packed.right >= exact.right - 1);
     assert_true(packed.packed_fraction > .9 && packed.bits_per_value < 3.25);
