@@ -233,7 +233,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     }
     float top = 0;
     for (int l = 0; l < VL; l++) top = tops[l] > top ? tops[l] : top;
-    float inverse = top > 0 ? 32512.0f / top : 0.0f;
+    float inverse = top > 1e-33f ? 32512.0f / top : 0.0f; /* less is nothing, and its inverse no float */
     size_t at = (size_t)index * (size_t)out->stride;
     vi sum = {0};
     for (int i = 0; i < n; i += VL) {
@@ -245,10 +245,10 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         store_i8(out->low + at + i, value - (upper << 8));
         sum += value;
     }
-    int32_t total = 0;
-    for (int l = 0; l < VL; l++) total += sum[l];
+    uint32_t total = 0; /* wraps where a value is not finite; the step is NaN then */
+    for (int l = 0; l < VL; l++) total += (uint32_t)sum[l];
     out->step[index] = top / 32512.0f + sum_lanes(poison);
-    out->sum[index] = total;
+    out->sum[index] = (int32_t)total;
 }
 
 static void finish_scores(const int32_t *dots, float step, const uint16_t *scales, float offset, float *scores) {
