@@ -57,6 +57,12 @@ typedef struct tq_cache_params {
     int max_tokens;                              /* capacity; memory is reserved for it, used page by page */
     tq_cache_config config;
     float scale;         /* of q.k before softmax; 0 means 1/sqrt(head_dim) */
+    float softcap;       /* scores become softcap * tanh(score / softcap); 0: they stay */
+    const int *windows;  /* (n_layers): a query sees only the newest windows[l] keys, its own among them; 0: all.  NULL:
+                          * no layer has one.  Such a layer keeps its window (and TQ_PAGE_TOKENS rows for rewinding), has
+                          * no sinks, and packs what the window has of rows older than buffer_size. */
+    const float *sink_logits; /* (n_layers, n_heads): learned sinks, a score in every softmax of a head that brings no
+                               * value; NULL: none.  Both arrays are copied. */
     int n_threads;       /* 0: one a usable processor */
     const char *kernels; /* instruction set: scalar, avx2, avx512, neon; NULL: the best that runs here */
 } tq_cache_params;
@@ -76,16 +82,17 @@ TQ_API tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, con
 TQ_API int tq_cache_length(const tq_cache *cache);
 
 /* Forget tokens from position `length` on.  Exact for tokens still in the window; below it, whole packed rows are
- * dropped and what remains stays packed.  TQ_INVALID if length is negative or more than is stored. */
+ * dropped and what remains stays packed.  TQ_INVALID if length is negative or more than is stored, or if a layer no
+ * longer holds what a query there would see: window:N, and sliding windows more than TQ_PAGE_TOKENS further on. */
 TQ_API tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err);
 
 typedef struct tq_cache_stats {
     int tokens;
-    int packed_tokens; /* held as codes; 0 for f32 and f16 */
+    int packed_tokens; /* held as codes, in the layer that holds the most; 0 for f32 and f16 */
     int exact_tokens;  /* sinks, window, or everything for f32 and f16 */
-    int forgotten_tokens; /* window:N only */
+    int forgotten_tokens; /* kept nowhere: window:N, or every layer has a sliding window */
     size_t bytes;      /* allocated for them: pages in use, window, sinks, tables of the codec */
-    size_t f16_bytes;  /* the same tokens as plain f16 keys and values */
+    size_t f16_bytes;  /* what each layer sees of the same tokens as plain f16 keys and values */
     double bits_per_value; /* of a packed page, everything in it counted */
 } tq_cache_stats;
 

@@ -16,7 +16,7 @@ typedef struct tq_backend tq_backend;
 
 /* Keys and values of one layer, as the cache keeps them.  KV head h of page p stands at pages[p] + h * page_bytes: its
  * key block, and its value block at value_at.  Exact rows: (n_kv_heads, exact_cap, head_dim) f16, sinks first, then the
- * window.  Token order: sinks, packed (or forgotten) rows, window. */
+ * window.  Token order: sinks, forgotten rows, packed rows, window. */
 typedef struct tq_kv_store {
     const tq_codec *key, *value;
     int n_kv_heads, head_dim;
@@ -25,7 +25,8 @@ typedef struct tq_kv_store {
     int n_packed;
     uint16_t *exact_k, *exact_v;
     int exact_cap, n_sinks, n_window;
-    int n_forgotten; /* rows that left the window and are kept nowhere: window:N only */
+    int n_forgotten; /* rows that are kept nowhere: window:N, and what a sliding layer no longer sees */
+    int sliding;     /* a query at position p sees the keys from p - sliding + 1 on; then there are no sinks.  0: all */
 } tq_kv_store;
 
 /* Attention of n new tokens to everything stored and, causally, to themselves.
@@ -34,19 +35,20 @@ typedef struct tq_attend_args {
     const tq_kv_store *store;
     int n_heads, n;
     float scale; /* of q.k */
+    float cap;   /* scores become cap * tanh(score / cap); 0: they stay */
+    const float *sink_logits; /* (n_heads): a score with no value behind it, in every softmax of the head; or NULL */
     const float *q, *k, *v;
     float *out;
     void *scratch; /* tq_backend_attend_bytes(), 64-byte aligned */
 } tq_attend_args;
 
-/* The queue of rows that are not packed: the window, then n chunk rows k, v: (n, n_kv_heads, head_dim).  Pack its first
- * n_pack rows behind the n_packed that are there (pages are in place), or with forget drop them, then make the rest the
- * window.  New pages get their centre from the rows of the queue that will fill them. */
+/* The queue of rows that are not packed: the window, then n chunk rows k, v: (n, n_kv_heads, head_dim).  Drop its first
+ * n_forget rows (only while nothing is packed), pack the next n_pack behind the n_packed that are there (pages are in
+ * place), then make the rest the window.  New pages get their centre from the rows of the queue that will fill them. */
 typedef struct tq_flush_args {
-    tq_kv_store *store; /* n_packed and n_window are updated */
+    tq_kv_store *store; /* n_forgotten, n_packed and n_window are updated */
     const float *k, *v;
-    int n, n_pack;
-    bool forget;
+    int n, n_forget, n_pack;
 } tq_flush_args;
 
 typedef struct tq_backend_ops {

@@ -8,7 +8,12 @@
 
 #include "codec/page.h"
 
+/* Tokens behind its window that a sliding layer keeps, so that a rewind can go back. */
+enum { REWIND_TOKENS = TQ_PAGE_TOKENS };
+
 static int min_int(int a, int b) { return a < b ? a : b; }
+static int max_int(int a, int b) { return a > b ? a : b; }
+static int pages_of(int tokens) { return (tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS; }
 
 tq_cache_params tq_cache_params_default(void) { return (tq_cache_params){.config = tq_cache_config_default()}; }
 
@@ -25,6 +30,10 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
         return tq_fail(err, TQ_INVALID, "sinks: want 0 or more tokens, got %d", p->config.sinks);
     if (p->config.flush_batch_size < 1 || p->config.flush_batch_size > 1 << 24)
         return tq_fail(err, TQ_INVALID, "flush batch size: want 1 or more rows, got %d", p->config.flush_batch_size);
+    for (int l = 0; p->windows && l < p->n_layers; l++)
+        if (p->windows[l] < 0)
+            return tq_fail(err, TQ_INVALID, "cache: layer %d: want a window of 0 or more tokens, got %d", l, p->windows[l]);
+    if (!(p->softcap >= 0)) return tq_fail(err, TQ_INVALID, "cache: want a soft cap of 0 or more, got %g", (double)p->softcap);
     if (max_chunk < 1) return tq_fail(err, TQ_INVALID, "cache: want chunks of at least 1 token, got %d", max_chunk);
     return TQ_OK;
 }
@@ -63,8 +72,14 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
     const tq_codec *key = cache->layers[0].key, *value = cache->layers[0].value;
     size_t value_at = (tq_block_bytes(key, TQ_KEYS) + 63) / 64 * 64;
     size_t page_bytes = (value_at + tq_block_bytes(value, TQ_VALUES) + 63) / 64 * 64;
-    cache->max_pages = (p->max_tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
-    size_t n_slots = (size_t)cache->max_pages * (size_t)p->n_layers;
+    size_t n_slots = 0;
+    for (int l = 0; l < p->n_layers; l++) {
+        cache->layers[l].max_pages = pages_of(p->max_tokens);
+        int window = p->windows ? p->windows[l] : 0;
+        if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
+            cache->layers[l].max_pages = min_int(cache->layers[l].max_pages, pages_of(window + REWIND_TOKENS) + 2);
+        n_slots += (size_t)cache->layers[l].max_pages;
+    }
     if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
     TQ_TRY(tq_page_pool_init(&cache->pool, page_bytes * (size_t)p->n_kv_heads, (int)n_slots, err));
 
@@ -76,14 +91,21 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
 
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
-        layer->pages = calloc((size_t)cache->max_pages, sizeof *layer->pages);
-        if (!layer->pages) return tq_fail_memory(err, (size_t)cache->max_pages * sizeof *layer->pages, "a page table");
+        layer->pages = calloc((size_t)layer->max_pages, sizeof *layer->pages);
+        if (!layer->pages) return tq_fail_memory(err, (size_t)layer->max_pages * sizeof *layer->pages, "a page table");
         uint16_t *rows = (uint16_t *)cache->exact_rows + 2 * side * (size_t)l;
         layer->store = (tq_kv_store){
             .key = layer->key, .value = layer->value, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim,
             .pages = layer->pages, .page_bytes = page_bytes, .value_at = value_at,
             .exact_k = rows, .exact_v = rows + side, .exact_cap = cache->exact_cap,
+            .sliding = p->windows ? p->windows[l] : 0,
         };
+    }
+    if (p->sink_logits) {
+        size_t bytes = (size_t)p->n_layers * (size_t)p->n_heads * sizeof(float);
+        cache->sink_logits = malloc(bytes);
+        if (!cache->sink_logits) return tq_fail_memory(err, bytes, "learned sinks");
+        memcpy(cache->sink_logits, p->sink_logits, bytes);
     }
     size_t scratch = cache->backend->ops->attend_bytes(cache->backend, key, value, p->n_heads, p->n_kv_heads, p->head_dim,
                                                        cache->max_chunk, p->max_tokens);
@@ -106,6 +128,8 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
     if (status == TQ_OK) status = make_codecs(cache, err);
     if (status == TQ_OK) status = allocate(cache, err);
     cache->params.config.kv = cache->kv;
+    cache->params.windows = NULL; /* the caller's; the layers have theirs */
+    cache->params.sink_logits = NULL;
     if (status != TQ_OK) {
         tq_cache_free(cache);
         return status;
@@ -137,6 +161,7 @@ void tq_cache_free(tq_cache *cache) {
     free(cache->layers);
     tq_page_pool_destroy(&cache->pool);
     free(cache->exact_rows);
+    free(cache->sink_logits);
     free(cache->attend_scratch);
     if (cache->owns_backend) tq_backend_free(cache->backend);
     free(cache);
@@ -150,7 +175,7 @@ static int tokens_of(const tq_kv_store *store) {
 
 /* The first tokens of a sequence fill the sinks.  Returns how many of the n rows went there. */
 static int fill_sinks(tq_cache *cache, tq_kv_store *store, const float *k, const float *v, int n) {
-    int room = tokens_of(store) == store->n_sinks ? cache->params.config.sinks - store->n_sinks : 0;
+    int room = !store->sliding && tokens_of(store) == store->n_sinks ? cache->params.config.sinks - store->n_sinks : 0;
     int taken = min_int(n, room);
     if (taken <= 0) return 0;
     /* A sink is a window row that never leaves: append to an empty window, then count it as a sink. */
@@ -161,6 +186,26 @@ static int fill_sinks(tq_cache *cache, tq_kv_store *store, const float *k, const
     return taken;
 }
 
+/* The first position that a sliding layer still wants once it holds n_tokens. */
+static int first_kept(const tq_kv_store *store, int n_tokens) {
+    return store->sliding ? max_int(0, n_tokens - store->sliding + 1 - REWIND_TOKENS) : 0;
+}
+
+/* Give back the front pages whose keys all stand before position `first`. */
+static void drop_front_pages(tq_cache *cache, tq_cache_layer *layer, int first) {
+    tq_kv_store *store = &layer->store;
+    int n = 0;
+    while (store->n_packed > 0 && store->n_forgotten + min_int(TQ_PAGE_TOKENS, store->n_packed) <= first) {
+        int rows = min_int(TQ_PAGE_TOKENS, store->n_packed);
+        store->n_forgotten += rows;
+        store->n_packed -= rows;
+        tq_page_pool_return(&cache->pool, layer->pages[n++]);
+    }
+    if (n == 0) return;
+    layer->n_pages -= n;
+    memmove(layer->pages, layer->pages + n, (size_t)layer->n_pages * sizeof *layer->pages);
+}
+
 static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, const float *v, int n) {
     tq_kv_store *store = &layer->store;
     int taken = fill_sinks(cache, store, k, v, n);
@@ -169,10 +214,13 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     v += (size_t)taken * row;
     n -= taken;
     int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
-    int over = queue - cache->params.config.buffer_size, n_pack = over >= batch ? over / batch * batch : 0;
-    int want_pages = cache->forgets ? 0 : (store->n_packed + n_pack + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
+    int over = queue - cache->params.config.buffer_size, n_leave = over >= batch ? over / batch * batch : 0;
+    int first = first_kept(store, tokens_of(store) + n), n_forget = cache->forgets ? n_leave : 0;
+    drop_front_pages(cache, layer, first);
+    if (store->n_packed == 0 && first > store->n_forgotten) n_forget = min_int(first - store->n_forgotten, n_leave);
+    int n_pack = n_leave - n_forget, want_pages = pages_of(store->n_packed + n_pack);
     while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
-    tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_pack = n_pack, .forget = cache->forgets};
+    tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_forget = n_forget, .n_pack = n_pack};
     cache->backend->ops->flush(cache->backend, &args);
 }
 
@@ -191,7 +239,11 @@ tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const floa
     while (n > 0) { /* one pass where the caller's chunks are what the cache was made for */
         int m = min_int(n, cache->max_chunk);
         tq_attend_args args = {.store = &l->store, .n_heads = cache->params.n_heads, .n = m,
-                               .scale = cache->params.scale, .q = q, .k = k, .v = v, .out = out,
+                               .scale = cache->params.scale, .cap = cache->params.softcap,
+                               .sink_logits = cache->sink_logits
+                                                  ? cache->sink_logits + (size_t)layer * (size_t)cache->params.n_heads
+                                                  : NULL,
+                               .q = q, .k = k, .v = v, .out = out,
                                .scratch = cache->attend_scratch};
         cache->backend->ops->attend(cache->backend, &args);
         store_rows(cache, l, k, v, m);
@@ -221,11 +273,11 @@ static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     if (length >= tokens_of(s)) return;
     s->n_sinks = min_int(s->n_sinks, length);
     length -= s->n_sinks;
-    int left = s->n_packed + s->n_forgotten; /* one of them is 0 */
-    s->n_window = length > left ? length - left : 0;
-    s->n_packed = min_int(s->n_packed, length);
     s->n_forgotten = min_int(s->n_forgotten, length);
-    drop_pages(cache, layer, (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS);
+    length -= s->n_forgotten;
+    s->n_packed = min_int(s->n_packed, length);
+    s->n_window = length - s->n_packed;
+    drop_pages(cache, layer, pages_of(s->n_packed));
 }
 
 void tq_cache_clear(tq_cache *cache) {
@@ -249,13 +301,27 @@ tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {
         if (length < s->n_sinks + s->n_forgotten)
             return tq_fail(err, TQ_INVALID, "rewind: token %d has been forgotten by %s", length, cache->kv);
     }
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        const tq_kv_store *s = &cache->layers[l].store;
+        if (s->sliding && length > 0 && length < tokens_of(s) && s->n_forgotten > max_int(0, length - s->sliding + 1))
+            return tq_fail(err, TQ_INVALID,
+                           "rewind: layer %d keeps a window of %d tokens and has forgotten what token %d would see: want 0 "
+                           "or at least %d tokens",
+                           l, s->sliding, length, s->n_forgotten + s->sliding - 1);
+    }
     for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(cache, &cache->layers[l], length);
     return TQ_OK;
 }
 
 void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     const tq_cache_params *p = &cache->params;
-    const tq_kv_store *s = &cache->layers[0].store;
+    const tq_kv_store *s = &cache->layers[0].store; /* the layer that has packed the most */
+    size_t values = 2 * (size_t)p->n_kv_heads * (size_t)p->head_dim, f16_rows = 0;
+    for (int l = 0; l < p->n_layers; l++) {
+        const tq_kv_store *each = &cache->layers[l].store;
+        if (each->n_packed > s->n_packed || (each->n_packed == s->n_packed && each->n_forgotten < s->n_forgotten)) s = each;
+        f16_rows += (size_t)(each->sliding ? min_int(each->sliding, tokens_of(each)) : tokens_of(each));
+    }
     bool exact = tq_codec_is_exact(s->key) && tq_codec_is_exact(s->value);
     *stats = (tq_cache_stats){.tokens = tokens_of(s)};
     stats->packed_tokens = exact ? 0 : s->n_packed;
@@ -264,7 +330,6 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
     for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
         stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);
-    size_t values = 2 * (size_t)p->n_kv_heads * (size_t)p->head_dim;
-    stats->f16_bytes = (size_t)stats->tokens * (size_t)p->n_layers * values * sizeof(uint16_t);
+    stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
     stats->bits_per_value = (double)cache->pool.slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
 }

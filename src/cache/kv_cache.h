@@ -11,7 +11,7 @@ typedef struct tq_cache_layer {
     tq_codec *key, *value; /* of this layer; shared by layers whose codec has no layer seed */
     tq_kv_store store;
     uint8_t **pages; /* (max_pages): store.pages */
-    int n_pages;
+    int n_pages, max_pages;
 } tq_cache_layer;
 
 struct tq_cache {
@@ -21,7 +21,8 @@ struct tq_cache {
     bool owns_backend;
     bool per_layer_codecs;
     bool forgets; /* window:N */
-    int max_pages, exact_cap;
+    int exact_cap;
+    float *sink_logits; /* (n_layers, n_heads), or NULL */
     tq_cache_layer *layers;
     tq_page_pool pool; /* slots of n_kv_heads pages */
     void *exact_rows, *attend_scratch;

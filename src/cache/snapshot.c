@@ -77,8 +77,9 @@ tq_status tq_snapshot_write(const tq_cache *cache, FILE *to, const char *label, 
     TQ_TRY(put(&s, &h, sizeof h));
     for (int l = 0; l < cache->params.n_layers; l++) {
         const tq_cache_layer *layer = &cache->layers[l];
-        uint32_t counts[4] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
-                              (uint32_t)layer->store.n_forgotten, (uint32_t)layer->store.n_window};
+        uint32_t counts[5] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
+                              (uint32_t)layer->store.n_forgotten, (uint32_t)layer->store.n_window,
+                              (uint32_t)layer->store.sliding};
         TQ_TRY(put(&s, counts, sizeof counts));
         TQ_TRY(each_exact_row_run(&s, &layer->store, put_rows));
         for (int p = 0; p < layer->n_pages; p++) TQ_TRY(put(&s, layer->pages[p], cache->pool.slot_bytes));
@@ -115,14 +116,17 @@ static tq_status check_header(const stream *s, const snapshot_header *want, cons
 /* length: what the layers before hold, or -1 for the first. */
 static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, int64_t *length) {
     tq_kv_store *store = &layer->store;
-    uint32_t counts[4];
+    uint32_t counts[5];
     TQ_TRY(get(s, counts, sizeof counts));
+    TQ_TRY(want_equal(s, "a layer's sliding window", (uint64_t)store->sliding, counts[4]));
     int64_t total = (int64_t)counts[0] + counts[1] + counts[2] + counts[3];
     if (total > cache->params.max_tokens)
         return tq_fail(s->err, TQ_FULL, "%s: the snapshot holds %lld tokens, the cache has room for %d", s->label,
                        (long long)total, cache->params.max_tokens);
     if (counts[0] > (uint32_t)cache->params.config.sinks || counts[0] + counts[3] > (uint32_t)cache->exact_cap ||
-        (counts[cache->forgets ? 1 : 2] > 0) ||
+        (cache->forgets && counts[1] > 0) || (!cache->forgets && !store->sliding && counts[2] > 0) ||
+        (store->sliding && (counts[0] > 0 || (counts[1] + (uint64_t)TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS >
+                                                 (uint64_t)layer->max_pages)) ||
         (*length >= 0 && *length != total))
         return tq_fail(s->err, TQ_FORMAT, "%s: the counts of a layer do not fit together", s->label);
     *length = total;

@@ -34,7 +34,7 @@ static void make_checksum_right(const tq_cache *cache, uint8_t *data, size_t siz
     if (size < HEADER) return;
     uint64_t sum = tq_checksum(TQ_CHECKSUM_START, data, HEADER);
     for (int l = 0; l < LAYERS; l++) {
-        uint32_t counts[4];
+        uint32_t counts[5];
         if (size - at < sizeof counts) return;
         memcpy(counts, data + at, sizeof counts);
         sum = tq_checksum(sum, data + at, sizeof counts);

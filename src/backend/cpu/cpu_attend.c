@@ -142,10 +142,24 @@ static void part_clear(attn_part *part, int rows) {
     memset(part->acc, 0, (size_t)rows * (size_t)part->width * sizeof(float));
 }
 
-/* Scores of one query row (n of them visible, the rest of n_padded not) -> weights, against the part's running max. */
-static void part_soften(const tq_kernels *k, attn_part *part, int row, float *scores, int n, int n_padded) {
-    for (int r = n; r < n_padded; r++) scores[r] = 0;
-    if (n <= 0) return;
+/* Which of a run of keys a query row sees. */
+typedef struct key_range {
+    int from, to;
+} key_range;
+
+/* Scores of one query row (those in `seen` visible, the rest of n_padded not) -> weights, against the part's running
+ * max. */
+static void part_soften(const tq_kernels *k, attn_part *part, int row, float *scores, key_range seen, int n_padded,
+                        float cap) {
+    if (seen.to <= seen.from) {
+        memset(scores, 0, (size_t)n_padded * sizeof(float));
+        return;
+    }
+    for (int r = 0; r < seen.from; r++) scores[r] = 0;
+    for (int r = seen.to; r < n_padded; r++) scores[r] = 0;
+    scores += seen.from;
+    int n = seen.to - seen.from;
+    if (cap > 0) k->soft_cap(scores, n, cap);
     float top = k->max(scores, n, part->max[row]);
     if (top > part->max[row]) {
         float shrink = part->max[row] == -INFINITY ? 0.0f : expf(part->max[row] - top);
@@ -175,7 +189,16 @@ typedef struct page_pass {
     const tq_kv_store *store;
     worker_scratch *w;
     int rows; /* query rows */
+    int group, first_pos; /* query row i stands at position first_pos + i / group */
+    float cap;
 } page_pass;
+
+/* The keys from position pos on, n of them, that query row i sees: all, or those that its layer's sliding window
+ * covers.  What comes after the query is for the caller to leave out. */
+static key_range seen_of(const page_pass *p, int i, int pos, int n) {
+    int first = p->store->sliding ? p->first_pos + i / p->group - p->store->sliding + 1 - pos : 0;
+    return (key_range){first < 0 ? 0 : min_int(first, n), n};
+}
 
 /* scores[i][r] = q_i . key_r, for the packed keys 0..n-1 of a page */
 static void score_planar(const page_pass *p, const uint8_t *block, int n) {
@@ -257,10 +280,14 @@ static void gather_rows(const page_pass *p, const uint8_t *block, int n, attn_pa
     }
 }
 
-static void attend_page(const page_pass *p, const uint8_t *page, int n, attn_part *part) {
+/* pos: of the page's first key. */
+static void attend_page(const page_pass *p, const uint8_t *page, int pos, int n, attn_part *part) {
+    key_range most = seen_of(p, 0, pos, n); /* the first row sees furthest back */
+    if (most.from >= most.to) return;
     if (p->store->key->kind == TQ_CODEC_PLANAR) score_planar(p, page, n);
     else score_rows(p, page, n);
-    for (int i = 0; i < p->rows; i++) part_soften(p->k, part, i, p->w->scores + i * KEY_BLOCK, n, KEY_BLOCK);
+    for (int i = 0; i < p->rows; i++)
+        part_soften(p->k, part, i, p->w->scores + i * KEY_BLOCK, seen_of(p, i, pos, n), KEY_BLOCK, p->cap);
     if (p->store->value->kind == TQ_CODEC_PLANAR) gather_planar(p, page + p->store->value_at, n, part);
     else gather_rows(p, page + p->store->value_at, n, part);
 }
@@ -294,6 +321,12 @@ static float *packed_part_of(const attend_job *job, const unit *u, int split) {
     return job->packed_parts + index * job->shape.part_floats;
 }
 
+static page_pass pass_of(const attend_job *job, const unit *u, worker_scratch *w) {
+    const tq_kv_store *s = job->args->store;
+    int stored = s->n_sinks + s->n_forgotten + s->n_packed + s->n_window;
+    return (page_pass){job->kernels, s, w, u->rows, job->shape.group, stored + u->first_token, job->args->cap};
+}
+
 static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
     const tq_attend_args *a = job->args;
     const tq_kv_store *store = a->store;
@@ -306,10 +339,11 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     }
     attn_part part = part_at(packed_part_of(job, u, split), u->rows, store->value->width);
     part_clear(&part, u->rows);
-    page_pass pass = {k, store, w, u->rows};
+    page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
     for (int p = split * job->shape.split_pages; p < last; p++)
         attend_page(&pass, store->pages[p] + (size_t)u->kv_head * store->page_bytes,
+                    store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS,
                     min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS), &part);
 }
 
@@ -326,23 +360,28 @@ static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w
     attn_part part = part_at(exact_part_of(job, u), rows, dim);
     part_clear(&part, rows);
     size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
-    int n_stored = store->n_sinks + store->n_window;
+    page_pass pass = pass_of(job, u, w);
+    int n_stored = store->n_sinks + store->n_window, chunk_pos = pass.first_pos - u->first_token;
     for (int r = 0; r < n_stored; r += KEY_BLOCK) {
-        int m = min_int(KEY_BLOCK, n_stored - r);
+        int m = min_int(KEY_BLOCK, n_stored - r), pos = chunk_pos - n_stored + r; /* read where there are no sinks */
+        if (seen_of(&pass, 0, pos, m).from >= m) continue;
         k->dot_rows_f16(w->queries, rows, dim, store->exact_k + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
                         w->scores, KEY_BLOCK);
-        for (int i = 0; i < rows; i++) part_soften(k, &part, i, w->scores + i * KEY_BLOCK, m, KEY_BLOCK);
+        for (int i = 0; i < rows; i++)
+            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, seen_of(&pass, i, pos, m), KEY_BLOCK, a->cap);
         k->sum_rows_f16(w->scores, rows, KEY_BLOCK, store->exact_v + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
                         part.acc, dim);
     }
     int n_visible = u->first_token + rows / job->shape.group, row_stride = store->n_kv_heads * dim;
     for (int r = 0; r < n_visible; r += KEY_BLOCK) {
         int m = min_int(KEY_BLOCK, n_visible - r);
+        if (seen_of(&pass, 0, chunk_pos + r, m).from >= m) continue;
         size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
         k->dot_rows_f32(w->queries, rows, dim, a->k + first, m, row_stride, dim, w->scores, KEY_BLOCK);
         for (int i = 0; i < rows; i++) {
-            int seen = u->first_token + i / job->shape.group + 1 - r;
-            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, min_int(seen, m), KEY_BLOCK);
+            key_range seen = seen_of(&pass, i, chunk_pos + r, m);
+            seen.to = min_int(m, u->first_token + i / job->shape.group + 1 - r); /* not the keys after the query */
+            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, seen, KEY_BLOCK, a->cap);
         }
         k->sum_rows_f32(w->scores, rows, KEY_BLOCK, a->v + first, m, row_stride, dim, part.acc, dim);
     }
@@ -355,6 +394,17 @@ static void attend_task(void *ctx, int task, int worker) {
     unit u = unit_of(job, task / per_unit);
     if (task % per_unit < job->shape.n_splits) attend_packed(job, &u, task % per_unit, &w);
     else attend_exact(job, &u, &w);
+}
+
+/* A learned sink: a score that takes its share of the softmax and brings no value. */
+static void part_add_sink(const tq_kernels *k, attn_part part, float logit) {
+    if (logit > *part.max) {
+        float shrink = *part.max == -INFINITY ? 0.0f : expf(*part.max - logit);
+        k->scale(part.acc, part.width, shrink);
+        *part.sum *= shrink;
+        *part.max = logit;
+    }
+    *part.sum += expf(logit - *part.max);
 }
 
 /* All parts of a block -> out. */
@@ -378,6 +428,7 @@ static void merge_task(void *ctx, int task, int worker) {
             tq_codec_output(value, packed.acc, w.expanded);
             part_merge(k, whole, (attn_part){packed.max, packed.sum, w.expanded, whole.width});
         }
+        if (a->sink_logits) part_add_sink(k, whole, a->sink_logits[u.kv_head * job->shape.group + i % job->shape.group]);
         float *out = a->out + query_offset(job, &u, i);
         memcpy(out, whole.acc, (size_t)whole.width * sizeof(float));
         k->scale(out, whole.width, 1.0f / *whole.sum); /* the chunk's own key is always visible: sum > 0 */

@@ -51,25 +51,25 @@ static void pack_rows(const tq_flush_args *a, tq_side side, int head) {
         size_t block_at = (size_t)head * s->page_bytes + (side == TQ_VALUES ? s->value_at : 0);
         uint8_t *block = s->pages[page] + block_at;
         if (at % TQ_PAGE_TOKENS == 0 && tq_block_has_centre(codec, side))
-            give_centre(a, head, r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
-        queue_row(a, side, head, r, x);
+            give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
+        queue_row(a, side, head, a->n_forget + r, x);
         tq_block_store(codec, side, block, at % TQ_PAGE_TOKENS, x);
     }
 }
 
-/* The queue behind its first n_pack rows becomes the window. */
+/* The queue behind its first n_forget + n_pack rows becomes the window. */
 static void keep_rows(const tq_flush_args *a, tq_side side, int head) {
     const tq_kv_store *s = a->store;
     size_t dim = (size_t)s->head_dim;
     uint16_t *window = (side == TQ_KEYS ? s->exact_k : s->exact_v) +
                        ((size_t)head * (size_t)s->exact_cap + (size_t)s->n_sinks) * dim;
-    int stay = s->n_window - a->n_pack; /* window rows that stay */
-    if (stay > 0 && a->n_pack > 0) memmove(window, window + (size_t)a->n_pack * dim, (size_t)stay * dim * sizeof *window);
+    int leave = a->n_forget + a->n_pack, stay = s->n_window - leave; /* window rows that stay */
+    if (stay > 0 && leave > 0) memmove(window, window + (size_t)leave * dim, (size_t)stay * dim * sizeof *window);
     if (stay < 0) stay = 0;
-    for (int r = a->n_pack + stay; r < s->n_window + a->n; r++) {
+    for (int r = leave + stay; r < s->n_window + a->n; r++) {
         const float *x = (side == TQ_KEYS ? a->k : a->v) +
                          ((size_t)(r - s->n_window) * (size_t)s->n_kv_heads + (size_t)head) * dim;
-        uint16_t *row = window + (size_t)(r - a->n_pack) * dim;
+        uint16_t *row = window + (size_t)(r - leave) * dim;
         for (size_t i = 0; i < dim; i++) row[i] = tq_f32_f16(x[i]);
     }
 }
@@ -78,7 +78,7 @@ static void flush_task(void *ctx, int task, int worker) {
     (void)worker;
     const tq_flush_args *args = ctx;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
-    if (!args->forget) pack_rows(args, side, task / 2);
+    pack_rows(args, side, task / 2);
     keep_rows(args, side, task / 2);
 }
 
@@ -87,9 +87,10 @@ void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {
     tq_flush_args job = *args;
     int tasks = 2 * args->store->n_kv_heads;
     /* A row or two are not worth waking anybody. */
-    if (args->n_pack == 0 && args->n <= 2)
+    if (args->n_pack == 0 && args->n_forget == 0 && args->n <= 2)
         for (int i = 0; i < tasks; i++) flush_task(&job, i, 0);
     else tq_pool_run(c->pool, flush_task, &job, tasks);
-    *(args->forget ? &args->store->n_forgotten : &args->store->n_packed) += args->n_pack;
-    args->store->n_window += args->n - args->n_pack;
+    args->store->n_forgotten += args->n_forget;
+    args->store->n_packed += args->n_pack;
+    args->store->n_window += args->n - args->n_forget - args->n_pack;
 }

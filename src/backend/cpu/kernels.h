@@ -53,6 +53,14 @@ typedef struct tq_kernels {
     void (*rms_norm)(const float *x, const float *weight, int n, float eps, float *y); /* y = x / rms(x) * weight */
     void (*silu_mul)(float *gate, const float *up, int n); /* gate = gate / (1 + exp(-gate)) * up */
     void (*add)(float *x, const float *y, int n);
+    void (*gelu_mul)(float *gate, const float *up, int n); /* gate = gelu(gate) * up, the tanh form */
+    /* gate = g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = up within +-limit */
+    void (*clamped_swiglu)(float *gate, const float *up, int n, float alpha, float limit);
+    void (*sigmoid_mul)(float *x, const float *gate, int n);  /* x *= sigmoid(gate) */
+    void (*soft_cap)(float *x, int n, float cap);             /* x = cap * tanh(x / cap) */
+    /* The gated delta rule, a token of a head: state (dv, dk) = decay state + beta (v - decay state k) k^T, y = state q. */
+    void (*delta_step)(float *state, const float *q, const float *k, const float *v, float decay, float beta, int dk,
+                       int dv, float *y);
 
     /* ---- attention over float rows.  Query i at q + i * q_stride; row r at rows + r * row_stride (elements). */
     void (*dot_rows_f32)(const float *q, int n_q, int q_stride, const float *rows, int n_rows, int row_stride, int width,

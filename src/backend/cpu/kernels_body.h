@@ -480,6 +480,8 @@ static void gemm(const tq_matrix *w, int row0, int n_rows, const float *x, int n
     }
 }
 
+#include "backend/cpu/kernels_layers.h"
+
 #define KERNEL_TABLE(set_name, runs)                                                                                   \
     {                                                                                                                  \
         .name = set_name, .runs_here = runs, .gemv_prepare = gemv_prepare, .gemv = gemv, .gemm = gemm,                 \
@@ -487,5 +489,6 @@ static void gemm(const tq_matrix *w, int row0, int n_rows, const float *x, int n
         .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
         .sum_rows_f16 = sum_rows_f16, .to_int = to_int, .unpack_tile = unpack_tile, .dot_tile = dot_tile,              \
         .finish_scores = finish_scores, .finish_values = finish_values, .scale_weights = scale_weights, .max = max_of, \
-        .exp_sum = exp_sum, .scale = scale,                                                                            \
+        .exp_sum = exp_sum, .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
+        .sigmoid_mul = sigmoid_mul, .soft_cap = soft_cap, .delta_step = delta_step,                                                                            \
     }
