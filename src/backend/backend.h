@@ -51,11 +51,14 @@ typedef struct tq_flush_args {
     int n, n_forget, n_pack;
 } tq_flush_args;
 
+enum { TQ_SINGLE_TOKENS = 16 };
+
 typedef struct tq_backend_ops {
     void (*free)(tq_backend *backend);
     /* x (n, dim) = rows ids of table */
     void (*embed)(tq_backend *backend, const tq_matrix *table, const int32_t *ids, int n, float *x);
-    /* y (n, rows) = x (n, cols) W^T + bias (rows) or NULL */
+    /* y (n, rows) = x (n, cols) W^T + bias (rows) or NULL.  Up to TQ_SINGLE_TOKENS tokens each get the same bits as they
+     * would alone: sequences that decode together do not touch each other's results. */
     void (*matmul)(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y);
     /* y (n, dim) = x / sqrt(mean(x^2) + eps) * weight (dim) */
     void (*rms_norm)(tq_backend *backend, const float *x, const float *weight, int n, int dim, float eps, float *y);

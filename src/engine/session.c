@@ -82,8 +82,9 @@ static tq_status check_ids(const tq_session *s, const int32_t *ids, int n, tq_er
 /* One chunk; on failure the cache goes back to where the tokens are. */
 static tq_status eval_chunk(tq_session *s, const int32_t *ids, int n, tq_error *err) {
     pthread_mutex_lock(&s->model->turn);
-    tq_status status = tq_forward(s->model->transformer, s->model->backend, s->cache, &s->activations, ids, n,
-                                  s->n_tokens, err);
+    tq_part part = {.cache = s->cache, .ids = ids, .n = n, .pos = s->n_tokens};
+    tq_batch batch = {.parts = &part, .n_parts = 1, .n = n};
+    tq_status status = tq_forward(s->model->transformer, s->model->backend, &batch, &s->activations, err);
     pthread_mutex_unlock(&s->model->turn);
     if (status != TQ_OK) {
         tq_cache_rewind(s->cache, s->n_tokens, NULL);

@@ -14,16 +14,33 @@ static void fill_angles(const tq_transformer *model, int n, int pos, float *angl
         }
 }
 
-tq_status tq_forward(const tq_transformer *model, tq_backend *backend, tq_cache *cache, tq_activations *a,
-                     const int32_t *ids, int n, int pos, tq_error *err) {
+void tq_forward_begin(const tq_transformer *model, tq_backend *backend, const tq_batch *batch, tq_activations *a) {
     const tq_config *c = &model->config;
-    backend->ops->embed(backend, &model->embedding, ids, n, a->x);
-    fill_angles(model, n, pos, a->angles);
-    for (int layer = 0; layer < c->n_layers; layer++) {
-        TQ_TRY(tq_attention_layer(model, layer, backend, cache, a, n, err));
-        tq_ffn_layer(model, layer, backend, a, n);
+    int first = 0;
+    for (const tq_part *p = batch->parts; p < batch->parts + batch->n_parts; first += p->n, p++) {
+        backend->ops->embed(backend, &model->embedding, p->ids, p->n, a->x + (size_t)first * (size_t)c->hidden);
+        fill_angles(model, p->n, p->pos, a->angles + (size_t)first * (size_t)c->head_dim);
     }
-    backend->ops->rms_norm(backend, a->x, model->final_norm, n, c->hidden, c->rms_eps, a->h);
+}
+
+tq_status tq_forward_layer(const tq_transformer *model, int index, tq_backend *backend, const tq_batch *batch,
+                           tq_activations *a, tq_error *err) {
+    TQ_TRY(tq_attention_layer(model, index, backend, batch, a, err));
+    tq_ffn_layer(model, index, backend, a, batch->n);
+    return TQ_OK;
+}
+
+void tq_forward_end(const tq_transformer *model, tq_backend *backend, const tq_batch *batch, tq_activations *a) {
+    const tq_config *c = &model->config;
+    backend->ops->rms_norm(backend, a->x, model->final_norm, batch->n, c->hidden, c->rms_eps, a->h);
+}
+
+tq_status tq_forward(const tq_transformer *model, tq_backend *backend, const tq_batch *batch, tq_activations *a,
+                     tq_error *err) {
+    tq_forward_begin(model, backend, batch, a);
+    for (int layer = 0; layer < model->config.n_layers; layer++)
+        TQ_TRY(tq_forward_layer(model, layer, backend, batch, a, err));
+    tq_forward_end(model, backend, batch, a);
     return TQ_OK;
 }
 

@@ -680,13 +680,32 @@ static void check_gemv(const tq_kernels *k, const weights *m, const float *x, co
     for (int row0 = 0; row0 < m->w.rows; row0 += 5) {
         int n = m->w.rows - row0 < 7 ? m->w.rows - row0 : 7;
         guarded y = guarded_new((size_t)n * 4, 4);
-        k->gemv(&m->w, row0, n, &input, floats(&y), floats(&scratch));
+        k->gemv(&m->w, row0, n, &input, 1, floats(&y), n, floats(&scratch));
         for (int i = 0; i < n; i++) expect_product(k, m, row0 + i, x, floats(&y)[i], what);
         guarded_free(&y, "gemv");
     }
     guarded_free(&split, "gemv's split");
     guarded_free(&sums, "gemv's group sums");
     guarded_free(&scratch, "gemv's scratch");
+}
+
+/* Inputs side by side: each gets the bits that it gets alone. */
+static void check_gemv_together(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
+    size_t cols = (size_t)m->w.cols, rows = (size_t)m->w.rows, many = (size_t)n;
+    float *split = test_floats(many * cols), *sums = test_floats(many * cols), *scratch = test_floats(cols);
+    float *y = test_floats(many * rows), *alone = test_floats(rows);
+    tq_gemv_input inputs[32];
+    assert_true(n <= 32);
+    for (size_t t = 0; t < many; t++) {
+        inputs[t] = (tq_gemv_input){x + t * cols, split + t * cols, sums + t * cols};
+        k->gemv_prepare(&m->w, &inputs[t]);
+    }
+    k->gemv(&m->w, 0, m->w.rows, inputs, n, y, m->w.rows, scratch);
+    for (size_t t = 0; t < many; t++) {
+        k->gemv(&m->w, 0, m->w.rows, &inputs[t], 1, alone, m->w.rows, scratch);
+        if (memcmp(y + t * rows, alone, rows * sizeof *y) != 0) fail_msg("%s: %s: input %zu differs beside others", k->name, what, t);
+    }
+    free(split), free(sums), free(scratch), free(y), free(alone);
 }
 
 static void check_gemm(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
@@ -714,6 +733,7 @@ static void check_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
     test_normals(rng, x, (size_t)n * (size_t)m->w.cols + 1);
     check_unpack(k, m, what);
     check_gemv(k, m, x + 1, what);
+    check_gemv_together(k, m, x + 1, n, what);
     check_gemm(k, m, x + 1, n, what);
     free(x);
     weights_free(m);

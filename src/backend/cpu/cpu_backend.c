@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GEMV_ROWS = 64, GEMM_MIN_TOKENS = 4, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
+enum { GEMV_ROWS = 64, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
 
 static tq_cpu_backend *cpu(tq_backend *backend) { return (tq_cpu_backend *)backend; }
 static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
@@ -17,7 +17,7 @@ typedef struct matmul_job {
     tq_cpu_backend *cpu;
     const tq_matrix *w;
     const float *bias, *x;
-    tq_gemv_input *inputs; /* of a few tokens */
+    const tq_gemv_input *inputs; /* (n), of a few tokens */
     int n;
     float *y;
 } matmul_job;
@@ -32,7 +32,7 @@ static void gemv_task(void *ctx, int task, int worker) {
     const matmul_job *job = ctx;
     int row0 = task * GEMV_ROWS, n_rows = (int)at_most(GEMV_ROWS, (size_t)(job->w->rows - row0));
     float *scratch = job->cpu->worker_scratch + (size_t)worker * job->cpu->worker_floats;
-    job->cpu->kernels->gemv(job->w, row0, n_rows, job->inputs, job->y + row0, scratch);
+    job->cpu->kernels->gemv(job->w, row0, n_rows, job->inputs, job->n, job->y + row0, job->w->rows, scratch);
     add_bias(job, row0, n_rows);
 }
 
@@ -46,17 +46,19 @@ static void gemm_task(void *ctx, int task, int worker) {
 
 static void matmul(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
     tq_cpu_backend *c = cpu(backend);
-    if (n >= GEMM_MIN_TOKENS) {
+    if (n > TQ_SINGLE_TOKENS) {
         matmul_job job = {.cpu = c, .w = w, .bias = bias, .x = x, .n = n, .y = y};
         tq_pool_run(c->pool, gemm_task, &job, ceil_div((size_t)w->rows, TQ_GEMM_ROWS));
         return;
     }
+    tq_gemv_input inputs[TQ_SINGLE_TOKENS];
     for (int t = 0; t < n; t++) {
-        tq_gemv_input input = {x + (size_t)t * (size_t)w->cols, c->split, c->group_sums};
-        c->kernels->gemv_prepare(w, &input);
-        matmul_job job = {.cpu = c, .w = w, .bias = bias, .inputs = &input, .n = 1, .y = y + (size_t)t * (size_t)w->rows};
-        tq_pool_run(c->pool, gemv_task, &job, ceil_div((size_t)w->rows, GEMV_ROWS));
+        inputs[t] = (tq_gemv_input){x + (size_t)t * (size_t)w->cols, c->split + (size_t)t * c->max_cols,
+                                    c->group_sums + (size_t)t * c->max_cols};
+        c->kernels->gemv_prepare(w, &inputs[t]);
     }
+    matmul_job job = {.cpu = c, .w = w, .bias = bias, .inputs = inputs, .n = n, .y = y};
+    tq_pool_run(c->pool, gemv_task, &job, ceil_div((size_t)w->rows, GEMV_ROWS));
 }
 
 /* ---- rows and runs ----------------------------------------------------------------------------------------------- */
@@ -176,8 +178,9 @@ tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, t
         c->worker_floats = cols > TQ_GEMM_SCRATCH ? cols : TQ_GEMM_SCRATCH;
         size_t bytes = (size_t)c->base.n_threads * c->worker_floats * sizeof(float);
         c->worker_scratch = aligned_alloc(64, bytes);
-        c->split = aligned_alloc(64, cols * sizeof(float));
-        c->group_sums = aligned_alloc(64, cols * sizeof(float));
+        c->max_cols = cols;
+        c->split = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
+        c->group_sums = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
         if (!c->worker_scratch || !c->split || !c->group_sums) status = tq_fail_memory(err, bytes, "matmul scratch");
     }
     if (status != TQ_OK) {

@@ -12,7 +12,8 @@ typedef struct tq_cpu_backend {
     tq_pool *pool;
     float *worker_scratch; /* (n_threads, worker_floats): gemm panels, gemv rows */
     size_t worker_floats;
-    float *split, *group_sums; /* (max_cols) each: the prepared input of a matrix-vector product */
+    float *split, *group_sums; /* (TQ_SINGLE_TOKENS, max_cols) each: prepared inputs of matrix-vector products */
+    size_t max_cols;
 } tq_cpu_backend;
 
 void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args);

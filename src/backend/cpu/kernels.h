@@ -41,8 +41,10 @@ typedef struct tq_kernels {
 
     /* ---- weights; f32 sums */
     void (*gemv_prepare)(const tq_matrix *w, tq_gemv_input *input);
-    /* y[i] = W[row0 + i] . x for i < n_rows.  scratch: (cols). */
-    void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *input, float *y, float *scratch);
+    /* y[t * ldy + i] = W[row0 + i] . x[t] for t < n_inputs, i < n_rows.  An input's results are the same bits whatever
+     * stands beside it.  scratch: (cols). */
+    void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *inputs, int n_inputs, float *y, int ldy,
+                 float *scratch);
     /* y[t * ldy + i] = W[row0 + i] . x[t] for t < n, i < n_rows <= TQ_GEMM_ROWS; x: (n, cols).
      * scratch: TQ_GEMM_SCRATCH floats. */
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const float *x, int n, float *y, int ldy, float *scratch);

@@ -1,6 +1,7 @@
 /* kernels_avx2.c: AVX2 + FMA + F16C (Haswell, Zen and later). */
 #define VL 8
 #define GEMM_TOKENS 6
+#define GEMV_INPUTS 4
 #define SUM_COLUMNS 2
 
 #include <immintrin.h>

@@ -1,6 +1,7 @@
 /* kernels_avx512.c: AVX-512 F, BW, DQ, VL, VBMI and VNNI (Ice Lake, Zen 4 and later). */
 #define VL 16
 #define GEMM_TOKENS 12
+#define GEMV_INPUTS 8
 #define SUM_COLUMNS 4
 
 #include <immintrin.h>

@@ -3,6 +3,7 @@
  * Included once by each kernels_<set>.c, which first defines
  *     VL                          floats of a register
  *     GEMM_TOKENS, SUM_COLUMNS    accumulators that fit the register file
+ *     GEMV_INPUTS                 half of them: inputs that share an unpacked row
  *     vf, vi                      VL floats, VL int32
  *     load_f16(p), sum_lanes(v)
  *     load_u8(p), load_u16(p)     VL integers widened to vi
@@ -106,7 +107,12 @@ static void silu_mul(float *gate, const float *up, int n) {
         vf g = load(gate + i);
         store(gate + i, g / (1.0f + exp_vf(-g)) * load(up + i));
     }
-    for (; i < n; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+    if (i < n) { /* the same exp as above: a value's result must not depend on where it stands */
+        float tail[VL] = {0};
+        for (int l = 0; i + l < n; l++) tail[l] = gate[i + l];
+        vf g = load(tail), y = g / (1.0f + exp_vf(-g));
+        for (int l = 0; i + l < n; l++) gate[i + l] = y[l] * up[i + l];
+    }
 }
 
 static void add(float *x, const float *y, int n) {
@@ -352,24 +358,34 @@ static void gemv_prepare(const tq_matrix *w, tq_gemv_input *input) {
     }
 }
 
-/* sum over groups of scale * (codes . x) + bias * sum(x): two codes a byte, even ones low. */
-static float dot_affine4(const tq_matrix *w, int row, const tq_gemv_input *input) {
+/* sum over groups of scale * (codes . x) + bias * sum(x): two codes a byte, even ones low.  For n_inputs at once, so that
+ * a code is unpacked once for all of them; every input's sum takes the same order as it does alone. */
+INLINE void dot_affine4(const tq_matrix *w, int row, const tq_gemv_input *inputs, const int n_inputs, float *y, int ldy) {
     const uint8_t *stream = (const uint8_t *)w->data + (size_t)row * (size_t)w->cols / 2;
     int groups = w->cols / w->group_size;
     size_t group0 = (size_t)row * (size_t)groups;
-    vf total = {0};
-    float biased = 0;
+    vf total[GEMV_INPUTS];
+    float biased[GEMV_INPUTS];
+    for (int t = 0; t < n_inputs; t++) total[t] = (vf){0}, biased[t] = 0;
     for (int g = 0; g < groups; g++) {
-        vf sum = {0};
+        vf sum[GEMV_INPUTS];
+        for (int t = 0; t < n_inputs; t++) sum[t] = (vf){0};
         for (int i = g * w->group_size; i < (g + 1) * w->group_size; i += 2 * VL) {
             vi pair = load_u8(stream + i / 2);
-            sum += to_float(pair & 15) * load(input->split + i);
-            sum += to_float(pair >> 4) * load(input->split + i + VL);
+            vf even = to_float(pair & 15), odd = to_float(pair >> 4);
+            for (int t = 0; t < n_inputs; t++) {
+                sum[t] += even * load(inputs[t].split + i);
+                sum[t] += odd * load(inputs[t].split + i + VL);
+            }
         }
-        total += sum * affine_constant(w->scales, group0 + (size_t)g, w->scale_dtype);
-        biased += affine_constant(w->biases, group0 + (size_t)g, w->scale_dtype) * input->group_sums[g];
+        float scale_g = affine_constant(w->scales, group0 + (size_t)g, w->scale_dtype);
+        float bias_g = affine_constant(w->biases, group0 + (size_t)g, w->scale_dtype);
+        for (int t = 0; t < n_inputs; t++) {
+            total[t] += sum[t] * scale_g;
+            biased[t] += bias_g * inputs[t].group_sums[g];
+        }
     }
-    return sum_lanes(total) + biased;
+    for (int t = 0; t < n_inputs; t++) y[(size_t)t * (size_t)ldy] = sum_lanes(total[t]) + biased[t];
 }
 
 INLINE float dot_plain(const void *row, const float *x, int n, const tq_matrix_kind kind) {
@@ -393,20 +409,30 @@ INLINE float dot_plain(const void *row, const float *x, int n, const tq_matrix_k
     return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + tail;
 }
 
-static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *input, float *y, float *scratch) {
+static void gemv_affine4(const tq_matrix *w, int row, const tq_gemv_input *inputs, int n_inputs, float *y, int ldy) {
+    for (; n_inputs >= GEMV_INPUTS; n_inputs -= GEMV_INPUTS, inputs += GEMV_INPUTS, y += (size_t)GEMV_INPUTS * (size_t)ldy)
+        dot_affine4(w, row, inputs, GEMV_INPUTS, y, ldy);
+    for (; n_inputs >= 2; n_inputs -= 2, inputs += 2, y += 2 * (size_t)ldy) dot_affine4(w, row, inputs, 2, y, ldy);
+    if (n_inputs) dot_affine4(w, row, inputs, 1, y, ldy);
+}
+
+static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *inputs, int n_inputs, float *y, int ldy,
+                 float *scratch) {
     size_t row_bytes = tq_matrix_row_bytes(w);
     for (int i = 0; i < n_rows; i++) {
         const uint8_t *row = (const uint8_t *)w->data + (size_t)(row0 + i) * row_bytes;
-        switch (w->kind) {
-        case TQ_MATRIX_F32: y[i] = dot_plain(row, input->x, w->cols, TQ_MATRIX_F32); break;
-        case TQ_MATRIX_F16: y[i] = dot_plain(row, input->x, w->cols, TQ_MATRIX_F16); break;
-        case TQ_MATRIX_BF16: y[i] = dot_plain(row, input->x, w->cols, TQ_MATRIX_BF16); break;
-        default:
-            if (w->bits == 4) {
-                y[i] = dot_affine4(w, row0 + i, input);
-            } else {
-                unpack_row(w, row0 + i, scratch);
-                y[i] = dot_plain(scratch, input->x, w->cols, TQ_MATRIX_F32);
+        if (w->kind == TQ_MATRIX_AFFINE && w->bits == 4) {
+            gemv_affine4(w, row0 + i, inputs, n_inputs, y + i, ldy);
+            continue;
+        }
+        if (w->kind == TQ_MATRIX_AFFINE) unpack_row(w, row0 + i, scratch);
+        for (int t = 0; t < n_inputs; t++) {
+            float *at = y + (size_t)t * (size_t)ldy + i;
+            switch (w->kind) {
+            case TQ_MATRIX_F32: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_F32); break;
+            case TQ_MATRIX_F16: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_F16); break;
+            case TQ_MATRIX_BF16: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_BF16); break;
+            default: *at = dot_plain(scratch, inputs[t].x, w->cols, TQ_MATRIX_F32);
             }
         }
     }

@@ -1,6 +1,7 @@
 /* kernels_neon.c: the AArch64 baseline (ARMv8.0: no dot-product instructions). */
 #define VL 4
 #define GEMM_TOKENS 6
+#define GEMV_INPUTS 4
 #define SUM_COLUMNS 4
 
 #include <arm_neon.h>

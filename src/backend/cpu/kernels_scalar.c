@@ -2,6 +2,7 @@
  * kernels are kernels_body.h with registers of four floats, which every compiler can emulate. */
 #define VL 4
 #define GEMM_TOKENS 4
+#define GEMV_INPUTS 4
 #define SUM_COLUMNS 2
 
 #include <stdbool.h>
