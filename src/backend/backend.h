@@ -5,6 +5,7 @@
 #ifndef TQ_BACKEND_BACKEND_H
 #define TQ_BACKEND_BACKEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,6 +52,36 @@ typedef struct tq_flush_args {
     int n, n_forget, n_pack;
 } tq_flush_args;
 
+/* One part of every group of a row: see split. */
+typedef struct tq_split_part {
+    float *to;     /* row t, group g at to + t * stride + g * width */
+    int width;
+    size_t stride; /* floats from one row to the next */
+} tq_split_part;
+
+/* A causal convolution of each channel with its own kernel, then silu:
+ *     y[t][c] = silu(sum over i < kernel of weight[i][c] * x[t - kernel + 1 + i][c])
+ * x, y: (n, channels), weight: (kernel, channels); state: (kernel - 1, channels), the inputs before the first, updated. */
+typedef struct tq_conv_args {
+    const float *x, *weight;
+    float *state, *y;
+    int n, channels, kernel;
+} tq_conv_args;
+
+/* Gated delta nets, token after token; heads are independent.  For value head j and its key head:
+ *     q, k = l2norm(q) / sqrt(key_dim), l2norm(k);  decay = exp(-rate * softplus(a + bias));  beta = sigmoid(b)
+ *     state = decay * state + beta * (v - decay * state k) k^T;  y = state q
+ * qkv: (n, n_key_heads * key_dim * 2 + n_value_heads * value_dim), queries, keys, values; a, b: (n, n_value_heads); rate,
+ * bias: (n_value_heads); state: (n_value_heads, value_dim, key_dim), updated; y: (n, n_value_heads, value_dim).
+ * tiled: value head j belongs to key head j % n_key_heads; else to j / (n_value_heads / n_key_heads). */
+typedef struct tq_delta_args {
+    float *qkv; /* its queries and keys are normed in place */
+    const float *a, *b, *rate, *bias;
+    float *state, *y;
+    int n, n_key_heads, n_value_heads, key_dim, value_dim;
+    bool tiled;
+} tq_delta_args;
+
 enum { TQ_SINGLE_TOKENS = 16 };
 
 typedef struct tq_backend_ops {
@@ -66,8 +97,35 @@ typedef struct tq_backend_ops {
     void (*add)(tq_backend *backend, float *x, const float *y, size_t count);
     /* gate = silu(gate) * up, count values */
     void (*silu_mul)(tq_backend *backend, float *gate, const float *up, size_t count);
-    /* Rotate pairs (i, i + head_dim/2) of x (n, n_heads, head_dim); angles (n, head_dim/2, 2) are cosine, sine. */
-    void (*rope)(tq_backend *backend, float *x, const float *angles, int n, int n_heads, int head_dim);
+    /* gate = gelu(gate) * up, gelu in its tanh form */
+    void (*gelu_mul)(tq_backend *backend, float *gate, const float *up, size_t count);
+    /* gate = g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up within +-limit */
+    void (*clamped_swiglu)(tq_backend *backend, float *gate, const float *up, float alpha, float limit, size_t count);
+    /* x *= sigmoid(gate) */
+    void (*sigmoid_mul)(tq_backend *backend, float *x, const float *gate, size_t count);
+    /* x = cap * tanh(x / cap) */
+    void (*soft_cap)(tq_backend *backend, float *x, float cap, size_t count);
+    /* x *= factor */
+    void (*scale)(tq_backend *backend, float *x, float factor, size_t count);
+    /* Row t of x (n, dim) *= factors[t]. */
+    void (*scale_rows)(tq_backend *backend, float *x, const float *factors, int n, int dim);
+    /* Rows of x (n, n_groups, sum of widths) are taken apart: part p of every group goes to its own place. */
+    void (*split)(tq_backend *backend, const float *x, int n, int n_groups, const tq_split_part *parts, int n_parts);
+    /* y (n, dim) = rows of x (.., dim) */
+    void (*gather_rows)(tq_backend *backend, const float *x, const int32_t *rows, int n, int dim, float *y);
+    /* x[rows[i]] += weights[i] * y[i], y (n, dim); rows are distinct */
+    void (*scatter_rows)(tq_backend *backend, const float *y, const int32_t *rows, const float *weights, int n, int dim,
+                         float *x);
+    /* Softmax of logits (n, n_experts), the k largest: ids, weights (n, k); of equals the first.  renormalize: the weights
+     * of a token sum to 1. */
+    void (*route)(tq_backend *backend, const float *logits, int n, int n_experts, int k, bool renormalize, int32_t *ids,
+                  float *weights);
+    void (*conv)(tq_backend *backend, const tq_conv_args *args);
+    void (*delta)(tq_backend *backend, const tq_delta_args *args);
+    /* Rotate pairs of the first n_dims of each head of x (n, n_heads, head_dim): (i, i + n_dims/2), or if adjacent
+     * (2i, 2i + 1).  angles (n, n_dims/2, 2) are cosine, sine. */
+    void (*rope)(tq_backend *backend, float *x, const float *angles, int n, int n_heads, int head_dim, int n_dims,
+                 bool adjacent);
     void (*attend)(tq_backend *backend, const tq_attend_args *args);
     void (*flush)(tq_backend *backend, const tq_flush_args *args);
     /* Scratch that attend needs for chunks of up to max_n tokens and up to max_tokens stored. */

@@ -19,8 +19,23 @@ size_t tq_matrix_row_bytes(const tq_matrix *matrix) {
     case TQ_MATRIX_F32: return (size_t)matrix->cols * 4;
     case TQ_MATRIX_F16:
     case TQ_MATRIX_BF16: return (size_t)matrix->cols * 2;
+    case TQ_MATRIX_MXFP4:
+    case TQ_MATRIX_MXFP8:
+    case TQ_MATRIX_NVFP4:
     case TQ_MATRIX_AFFINE: return (size_t)matrix->cols * (size_t)matrix->bits / 8;
     case TQ_N_MATRIX_KINDS: break;
     }
     return 0;
+}
+
+tq_matrix tq_matrix_rows(const tq_matrix *matrix, int first, int n) {
+    tq_matrix m = *matrix;
+    m.rows = n;
+    m.data = (const uint8_t *)m.data + (size_t)first * tq_matrix_row_bytes(matrix);
+    if (m.group_size) {
+        size_t skip = (size_t)first * (size_t)(m.cols / m.group_size) * tq_dtype_bytes(m.scale_dtype);
+        m.scales = (const uint8_t *)m.scales + skip;
+        if (m.biases) m.biases = (const uint8_t *)m.biases + skip;
+    }
+    return m;
 }

@@ -30,19 +30,25 @@ typedef enum tq_matrix_kind {
     TQ_MATRIX_F16,
     TQ_MATRIX_BF16,
     TQ_MATRIX_AFFINE, /* MLX: w = scale * q + bias by groups of group_size along a row */
+    TQ_MATRIX_MXFP4,  /* MLX and Hugging Face: e2m1 values in groups of 32 with an e8m0 scale; low nibble first */
+    TQ_MATRIX_MXFP8,  /* MLX: e4m3 values in groups of 32 with an e8m0 scale */
+    TQ_MATRIX_NVFP4,  /* MLX: e2m1 values in groups of 16 with an e4m3 scale */
     TQ_N_MATRIX_KINDS
 } tq_matrix_kind;
 
 typedef struct tq_matrix {
     tq_matrix_kind kind;
     int rows, cols;
-    const void *data; /* (rows, cols) elements, or for AFFINE rows of cols*bits/8 bytes: a little-endian bit stream,
+    const void *data; /* (rows, cols) elements, or in groups rows of cols*bits/8 bytes: a little-endian bit stream,
                        * element k at bits k*bits.. */
-    /* AFFINE only: */
+    /* AFFINE, MXFP4, MXFP8 and NVFP4 only: */
     const void *scales, *biases; /* (rows, cols / group_size) of scale_dtype: F32, F16 or BF16 */
-    tq_dtype scale_dtype;
+    tq_dtype scale_dtype;        /* MXFP4, MXFP8, NVFP4: U8, and no biases */
     int bits, group_size;
 } tq_matrix;
+
+/* Rows first..first+n-1 as a matrix of its own. */
+tq_matrix tq_matrix_rows(const tq_matrix *matrix, int first, int n);
 
 /* Bytes of one row of data, scales not counted. */
 size_t tq_matrix_row_bytes(const tq_matrix *matrix);

@@ -20,12 +20,12 @@ static tq_status check_params(const tq_model *model, tq_session_params *p, tq_er
 
 static tq_status build(tq_session *s, tq_error *err) {
     const tq_config *c = &s->model->config;
-    tq_cache_params cache = {
-        .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
-        .max_tokens = s->params.ctx, .config = s->params.cache,
-    };
+    tq_cache_params cache = tq_transformer_cache_params(s->model->transformer, s->params.ctx, &s->params.cache);
     TQ_TRY(tq_cache_new_on(s->model->backend, &cache, s->params.prefill_chunk, &s->cache, err));
-    TQ_TRY(tq_activations_new(c, s->params.prefill_chunk, &s->activations, err));
+    size_t state_floats = tq_transformer_state_floats(s->model->transformer);
+    TQ_TRY(tq_recurrent_state_init(&s->state, c->n_delta_layers, state_floats, err));
+    TQ_TRY(tq_recurrent_state_init(&s->checkpoint, c->n_delta_layers, state_floats, err));
+    TQ_TRY(tq_activations_new(c, s->params.prefill_chunk, s->params.ctx, &s->activations, err));
     size_t vocab = (size_t)c->vocab;
     s->logits = malloc(TQ_LOGIT_ROWS * vocab * sizeof *s->logits);
     s->tokens = malloc((size_t)s->params.ctx * sizeof *s->tokens);
@@ -53,6 +53,8 @@ tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_se
 void tq_session_free(tq_session *s) {
     if (!s) return;
     tq_cache_free(s->cache);
+    tq_recurrent_state_destroy(&s->state);
+    tq_recurrent_state_destroy(&s->checkpoint);
     tq_activations_free(&s->activations);
     free(s->logits);
     free(s->tokens);
@@ -82,7 +84,7 @@ static tq_status check_ids(const tq_session *s, const int32_t *ids, int n, tq_er
 /* One chunk; on failure the cache goes back to where the tokens are. */
 static tq_status eval_chunk(tq_session *s, const int32_t *ids, int n, tq_error *err) {
     pthread_mutex_lock(&s->model->turn);
-    tq_part part = {.cache = s->cache, .ids = ids, .n = n, .pos = s->n_tokens};
+    tq_part part = {.cache = s->cache, .state = &s->state, .ids = ids, .n = n, .pos = s->n_tokens};
     tq_batch batch = {.parts = &part, .n_parts = 1, .n = n};
     tq_status status = tq_forward(s->model->transformer, s->model->backend, &batch, &s->activations, err);
     pthread_mutex_unlock(&s->model->turn);

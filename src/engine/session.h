@@ -13,6 +13,8 @@ struct tq_session {
     tq_session_params params;
     tq_cache *cache;
     tq_activations activations;
+    tq_recurrent_state state, checkpoint; /* of delta layers, now and after checkpoint_tokens */
+    int checkpoint_tokens;                /* 0: none, but the state of an empty session is always known */
     float *logits; /* (TQ_LOGIT_ROWS, vocab); row 0 after an evaluation: the last token's */
     bool has_logits;
     int32_t *tokens; /* (ctx) */

@@ -19,19 +19,56 @@ static tq_status read_integer(const json_t *object, const char *key, const char 
     return TQ_OK;
 }
 
-/* bits, group_size and mode of one object, over what *out holds already. */
+/* bits and group_size 0: any that affine has. */
+static const struct mode {
+    const char *name;
+    tq_matrix_kind kind;
+    int bits, group_size;
+} modes[] = {
+    {"affine", TQ_MATRIX_AFFINE, 0, 0},
+    {"mxfp4", TQ_MATRIX_MXFP4, 4, 32},
+    {"mxfp8", TQ_MATRIX_MXFP8, 8, 32},
+    {"nvfp4", TQ_MATRIX_NVFP4, 4, 16},
+};
+
+const char *tq_mlx_mode_name(tq_matrix_kind mode) {
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (modes[i].kind == mode) return modes[i].name;
+    return "?";
+}
+
+static tq_status read_mode(const json_t *object, const char *where, const struct mode **out, tq_error *err) {
+    const json_t *mode = json_object_get(object, "mode");
+    *out = &modes[0];
+    if (!mode || json_is_null(mode)) return TQ_OK;
+    if (!json_is_string(mode)) return tq_fail(err, TQ_FORMAT, "config.json: %.200s: mode is not a string", where);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (strcmp(json_string_value(mode), modes[i].name) == 0) {
+            *out = &modes[i];
+            return TQ_OK;
+        }
+    return tq_fail(err, TQ_UNSUPPORTED,
+                   "config.json: %.200s: quantization mode %.60s is not supported; affine, mxfp4, mxfp8 and nvfp4 are",
+                   where, json_string_value(mode));
+}
+
+/* bits, group_size and mode of one object; what it leaves out is what MLX takes then. */
 static tq_status read_parameters(const json_t *object, const char *where, tq_mlx_quantization *out, tq_error *err) {
-    const json_t *mode = json_object_get(object, "mode"), *method = json_object_get(object, "quant_method");
+    const json_t *method = json_object_get(object, "quant_method");
+    const struct mode *mode;
     if (method && !json_is_null(method))
         return tq_fail(err, TQ_UNSUPPORTED, "config.json: %.200s: quantization method %.60s is not supported", where,
                        json_is_string(method) ? json_string_value(method) : "(not a string)");
-    if (mode && !json_is_string(mode))
-        return tq_fail(err, TQ_FORMAT, "config.json: %.200s: mode is not a string", where);
-    if (mode && strcmp(json_string_value(mode), "affine") != 0)
-        return tq_fail(err, TQ_UNSUPPORTED, "config.json: %.200s: quantization mode %.60s is not supported; affine is",
-                       where, json_string_value(mode));
+    TQ_TRY(read_mode(object, where, &mode, err));
+    out->mode = mode->kind;
+    out->bits = mode->bits ? mode->bits : 4;
+    out->group_size = mode->group_size ? mode->group_size : 64;
     TQ_TRY(read_integer(object, "bits", where, &out->bits, err));
     TQ_TRY(read_integer(object, "group_size", where, &out->group_size, err));
+    if (mode->bits && (out->bits != mode->bits || out->group_size != mode->group_size))
+        return tq_fail(err, TQ_FORMAT, "config.json: %.200s: %s has %d bits in groups of %d, not %d in groups of %d", where,
+                       mode->name, mode->bits, mode->group_size, out->bits, out->group_size);
+    if (mode->bits) return TQ_OK;
     if (!tq_mlx_bits_known(out->bits))
         return tq_fail(err, TQ_UNSUPPORTED, "config.json: %.200s: %d bits; 2, 3, 4, 5, 6 and 8 are supported", where,
                        out->bits);
@@ -58,6 +95,8 @@ tq_status tq_mlx_quantization_read(const json_t *config, tq_mlx_quantization *ou
     if (!entry) entry = find_entry(json_object_get(config, "text_config"), &name);
     if (!entry) return TQ_OK;
     if (!json_is_object(entry)) return tq_fail(err, TQ_FORMAT, "config.json: %s is not an object", name);
+    const char *method = json_string_value(json_object_get(entry, "quant_method"));
+    if (method && strcmp(method, "mxfp4") == 0) return TQ_OK;
     TQ_TRY(read_parameters(entry, name, out, err));
     out->entry = entry;
     return TQ_OK;

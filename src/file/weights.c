@@ -252,9 +252,12 @@ static void describe(tq_weights *weights) {
         if (part_of_quantized(weights, tensor, ".scales", &how) || part_of_quantized(weights, tensor, ".biases", &how))
             continue;
         bool quantized = part_of_quantized(weights, tensor, ".weight", &how);
+        if (ends_with(tensor->name, "_scales") && tensor->dtype == TQ_U8) continue;
+        if (ends_with(tensor->name, "_blocks") && tensor->dtype == TQ_U8) n_elements *= 2; /* gpt-oss's mxfp4 */
         weights->parameters += quantized ? n_elements * 32 / how.bits : n_elements;
         if (tensor->n_dims < 2 || !ends_with(tensor->name, ".weight")) continue;
-        if (quantized) snprintf(text, sizeof text, "%d-bit groups of %d", how.bits, how.group_size);
+        if (quantized && how.mode != TQ_MATRIX_AFFINE) snprintf(text, sizeof text, "%s", tq_mlx_mode_name(how.mode));
+        else if (quantized) snprintf(text, sizeof text, "%d-bit groups of %d", how.bits, how.group_size);
         else snprintf(text, sizeof text, "%s", tq_dtype_name(tensor->dtype));
         mixed |= weights->description[0] && strcmp(weights->description, text) != 0;
         memcpy(weights->description, text, sizeof text);
@@ -334,57 +337,156 @@ static tq_status get_part(const tq_weights *weights, const char *path, const cha
     return *out ? TQ_OK : tq_fail(err, TQ_NOT_FOUND, "the model has no tensor %.200s", name);
 }
 
-static tq_status read_affine(const tq_weights *weights, const char *path, const tq_tensor *weight,
-                             const tq_mlx_quantization *how, int rows, int cols, tq_matrix *out, tq_error *err) {
+/* A tensor of n matrices, or with n = 0 of one. */
+static bool is_stack(const tq_tensor *tensor, int n, int64_t rows, int64_t cols) {
+    if (n == 0) return is_matrix(tensor, rows, cols);
+    return tensor->n_dims == 3 && tensor->shape[0] == n && tensor->shape[1] == rows && tensor->shape[2] == cols;
+}
+
+/* "u32 [4, 512, 64] for 4 bits"; n = 0: without the first. */
+static void print_want(char want[96], const char *dtype, int n, int rows, int64_t cols, const char *what, int number) {
+    char first[24] = "";
+    if (n) snprintf(first, sizeof first, "%d, ", n);
+    snprintf(want, 96, "%s [%s%d, %lld]", dtype, first, rows, (long long)cols);
+    if (what) snprintf(want + strlen(want), 96 - strlen(want), " for %s %d", what, number);
+}
+
+/* A quantized matrix, or n of them as one of n * rows rows. */
+static tq_status read_groups(const tq_weights *weights, const char *path, const tq_tensor *weight,
+                             const tq_mlx_quantization *how, int n, int rows, int cols, tq_matrix *out, tq_error *err) {
     char name[TENSOR_NAME_CAP], want[96];
-    const tq_tensor *scales, *biases;
+    const tq_tensor *scales, *biases = NULL;
+    bool affine = how->mode == TQ_MATRIX_AFFINE;
     if (cols % how->group_size)
         return tq_fail(err, TQ_FORMAT, "%.200s: %d columns are not a whole number of groups of %d", weight->name, cols,
                        how->group_size);
     int64_t words = (int64_t)cols * how->bits / 32, groups = cols / how->group_size;
-    if (weight->dtype != TQ_U32 || !is_matrix(weight, rows, words)) {
-        snprintf(want, sizeof want, "u32 [%d, %lld] for %d bits", rows, (long long)words, how->bits);
+    if (weight->dtype != TQ_U32 || !is_stack(weight, n, rows, words)) {
+        print_want(want, "u32", n, rows, words, "bits =", how->bits);
         return mismatch(weight, want, err);
     }
     TQ_TRY(get_part(weights, path, ".scales", name, &scales, err));
-    TQ_TRY(get_part(weights, path, ".biases", name, &biases, err));
-    for (int i = 0; i < 2; i++) {
+    if (affine) TQ_TRY(get_part(weights, path, ".biases", name, &biases, err));
+    for (int i = 0; i < (affine ? 2 : 1); i++) {
         const tq_tensor *tensor = i ? biases : scales;
-        bool good = i ? tensor->dtype == scales->dtype : is_float(tensor->dtype);
-        if (good && is_matrix(tensor, rows, groups)) continue;
-        snprintf(want, sizeof want, "%s [%d, %lld] for groups of %d",
-                 i ? tq_dtype_name(scales->dtype) : "f32, f16 or bf16", rows, (long long)groups, how->group_size);
+        bool good = i         ? tensor->dtype == scales->dtype
+                    : affine  ? is_float(tensor->dtype)
+                              : tensor->dtype == TQ_U8;
+        if (good && is_stack(tensor, n, rows, groups)) continue;
+        const char *dtype = !affine ? "u8" : i ? tq_dtype_name(scales->dtype) : "f32, f16 or bf16";
+        print_want(want, dtype, n, rows, groups, "groups of", how->group_size);
         return mismatch(tensor, want, err);
     }
-    *out = (tq_matrix){.kind = TQ_MATRIX_AFFINE,
-                       .rows = rows,
+    *out = (tq_matrix){.kind = how->mode,
+                       .rows = n ? n * rows : rows,
                        .cols = cols,
                        .data = weight->data,
                        .scales = scales->data,
-                       .biases = biases->data,
+                       .biases = biases ? biases->data : NULL,
                        .scale_dtype = scales->dtype,
                        .bits = how->bits,
                        .group_size = how->group_size};
     return TQ_OK;
 }
 
-tq_status tq_weights_matrix(const tq_weights *weights, const char *path, int rows, int cols, tq_matrix *out,
-                            tq_error *err) {
-    char name[TENSOR_NAME_CAP], want[96];
-    const tq_tensor *weight;
-    bool quantized, has_scales = find_part(weights, path, ".scales", name) != NULL;
-    tq_mlx_quantization how;
-    TQ_TRY(get_part(weights, path, ".weight", name, &weight, err));
-    TQ_TRY(tq_mlx_quantization_of(&weights->quantization, path, has_scales, &quantized, &how, err));
-    if (quantized) return read_affine(weights, path, weight, &how, rows, cols, out, err);
-    if (!is_float(weight->dtype) || !is_matrix(weight, rows, cols)) {
-        snprintf(want, sizeof want, "f32, f16 or bf16 [%d, %d]", rows, cols);
+static tq_status read_floats(const tq_tensor *weight, int n, int rows, int cols, tq_matrix *out, tq_error *err) {
+    char want[96];
+    if (!is_float(weight->dtype) || !is_stack(weight, n, rows, cols)) {
+        print_want(want, "f32, f16 or bf16", n, rows, cols, NULL, 0);
         return mismatch(weight, want, err);
     }
     tq_matrix_kind kind = weight->dtype == TQ_F32   ? TQ_MATRIX_F32
                           : weight->dtype == TQ_F16 ? TQ_MATRIX_F16
                                                     : TQ_MATRIX_BF16;
-    *out = (tq_matrix){.kind = kind, .rows = rows, .cols = cols, .data = weight->data};
+    *out = (tq_matrix){.kind = kind, .rows = n ? n * rows : rows, .cols = cols, .data = weight->data};
+    return TQ_OK;
+}
+
+static tq_status read_matrix(const tq_weights *weights, const char *path, int n, int rows, int cols, tq_matrix *out,
+                             tq_error *err) {
+    char name[TENSOR_NAME_CAP];
+    const tq_tensor *weight;
+    bool quantized, has_scales = find_part(weights, path, ".scales", name) != NULL;
+    tq_mlx_quantization how;
+    TQ_TRY(get_part(weights, path, ".weight", name, &weight, err));
+    TQ_TRY(tq_mlx_quantization_of(&weights->quantization, path, has_scales, &quantized, &how, err));
+    if (quantized) return read_groups(weights, path, weight, &how, n, rows, cols, out, err);
+    return read_floats(weight, n, rows, cols, out, err);
+}
+
+tq_status tq_weights_matrix(const tq_weights *weights, const char *path, int rows, int cols, tq_matrix *out,
+                            tq_error *err) {
+    return read_matrix(weights, path, 0, rows, cols, out, err);
+}
+
+/* Blocks of 32 e2m1 values in 16 bytes and their e8m0 scales: the bytes of MLX's mxfp4. */
+static tq_status read_blocks(const tq_weights *weights, const char *path, const tq_tensor *blocks, int n, int rows, int cols,
+                             tq_matrix *out, tq_error *err) {
+    char name[TENSOR_NAME_CAP], want[96];
+    const tq_tensor *scales;
+    TQ_TRY(get_part(weights, path, "_scales", name, &scales, err));
+    if (blocks->dtype != TQ_U8 || blocks->n_dims != 4 || blocks->shape[0] != n || blocks->shape[1] != rows ||
+        blocks->shape[2] * 32 != cols || blocks->shape[3] != 16) {
+        snprintf(want, sizeof want, "u8 [%d, %d, %d, 16]", n, rows, cols / 32);
+        return mismatch(blocks, want, err);
+    }
+    if (scales->dtype != TQ_U8 || !is_stack(scales, n, rows, cols / 32)) {
+        print_want(want, "u8", n, rows, cols / 32, "groups of", 32);
+        return mismatch(scales, want, err);
+    }
+    *out = (tq_matrix){.kind = TQ_MATRIX_MXFP4, .rows = n * rows, .cols = cols, .data = blocks->data, .scales = scales->data,
+                       .scale_dtype = TQ_U8, .bits = 4, .group_size = 32};
+    return TQ_OK;
+}
+
+tq_status tq_weights_stack(const tq_weights *weights, const char *path, int n, int rows, int cols, tq_matrix *out,
+                           tq_error *err) {
+    char name[TENSOR_NAME_CAP];
+    tq_matrix whole;
+    const tq_tensor *bare = tq_weights_find(weights, path), *blocks = find_part(weights, path, "_blocks", name);
+    if (bare) TQ_TRY(read_floats(bare, n, rows, cols, &whole, err));
+    else if (blocks) TQ_TRY(read_blocks(weights, path, blocks, n, rows, cols, &whole, err));
+    else TQ_TRY(read_matrix(weights, path, n, rows, cols, &whole, err));
+    for (int i = 0; i < n; i++) out[i] = tq_matrix_rows(&whole, i * rows, rows);
+    return TQ_OK;
+}
+
+size_t tq_weights_transposed_bytes(const tq_matrix *m, int n) {
+    if (m->kind != TQ_MATRIX_F32 && m->kind != TQ_MATRIX_F16 && m->kind != TQ_MATRIX_BF16) return 0;
+    return (size_t)n * (size_t)m->rows * tq_matrix_row_bytes(m);
+}
+
+void tq_weights_transpose(tq_matrix *matrices, int n, void *to) {
+    size_t element = matrices->kind == TQ_MATRIX_F32 ? 4 : 2;
+    for (tq_matrix *m = matrices; m < matrices + n; m++) {
+        uint8_t *turned = to;
+        size_t rows = (size_t)m->rows, cols = (size_t)m->cols;
+        for (size_t r = 0; r < rows; r++)
+            for (size_t c = 0; c < cols; c++)
+                memcpy(turned + (c * rows + r) * element, (const uint8_t *)m->data + (r * cols + c) * element, element);
+        *m = (tq_matrix){.kind = m->kind, .rows = (int)cols, .cols = (int)rows, .data = turned};
+        to = turned + rows * cols * element;
+    }
+}
+
+static void convert(const tq_tensor *tensor, int64_t n, float *dst) {
+    const uint16_t *half = tensor->data;
+    if (tensor->dtype == TQ_F32) memcpy(dst, tensor->data, tensor->bytes);
+    else if (tensor->dtype == TQ_F16)
+        for (int64_t i = 0; i < n; i++) dst[i] = tq_f16_f32(half[i]);
+    else
+        for (int64_t i = 0; i < n; i++) dst[i] = tq_bf16_f32(half[i]);
+}
+
+tq_status tq_weights_floats(const tq_weights *weights, const char *name, int64_t n, float *dst, tq_error *err) {
+    const tq_tensor *tensor = tq_weights_find(weights, name);
+    if (!tensor) return tq_fail(err, TQ_NOT_FOUND, "the model has no tensor %.200s", name);
+    if (!is_float(tensor->dtype) || (int64_t)(tensor->bytes / tq_dtype_bytes(tensor->dtype)) != n) {
+        char want[64];
+        snprintf(want, sizeof want, "%lld values in f32, f16 or bf16", (long long)n);
+        return mismatch(tensor, want, err);
+    }
+    convert(tensor, n, dst);
     return TQ_OK;
 }
 
@@ -396,12 +498,7 @@ tq_status tq_weights_vector(const tq_weights *weights, const char *name, int n, 
         snprintf(want, sizeof want, "f32, f16 or bf16 [%d]", n);
         return mismatch(tensor, want, err);
     }
-    const uint16_t *half = tensor->data;
-    if (tensor->dtype == TQ_F32) memcpy(dst, tensor->data, tensor->bytes);
-    else if (tensor->dtype == TQ_F16)
-        for (int i = 0; i < n; i++) dst[i] = tq_f16_f32(half[i]);
-    else
-        for (int i = 0; i < n; i++) dst[i] = tq_bf16_f32(half[i]);
+    convert(tensor, n, dst);
     return TQ_OK;
 }
 

@@ -25,6 +25,19 @@ const tq_tensor *tq_weights_find(const tq_weights *weights, const char *name);
 tq_status tq_weights_matrix(const tq_weights *weights, const char *path, int rows, int cols, tq_matrix *out,
                             tq_error *err);
 
+/* n matrices (rows, cols) that lie one behind the other: "<path>.weight" (n, rows, cols), quantized or not, as MLX writes
+ * them; "<path>" in f32, f16 or bf16; or gpt-oss's "<path>_blocks" (n, rows, cols / 32, 16) with "<path>_scales". */
+tq_status tq_weights_stack(const tq_weights *weights, const char *path, int n, int rows, int cols, tq_matrix *out,
+                           tq_error *err);
+
+/* n values of any shape, stored as `name` in f32, f16 or bf16, in the order of the file. */
+tq_status tq_weights_floats(const tq_weights *weights, const char *name, int64_t n, float *dst, tq_error *err);
+
+/* Matrices of floats turned round: bytes that n of them take, 0 if they are not f32, f16 or bf16; and into `to`, which
+ * they then point to. */
+size_t tq_weights_transposed_bytes(const tq_matrix *matrices, int n);
+void tq_weights_transpose(tq_matrix *matrices, int n, void *to);
+
 /* A vector of n floats stored as `name` in f32, f16 or bf16, converted into dst. */
 tq_status tq_weights_vector(const tq_weights *weights, const char *name, int n, float *dst, tq_error *err);
 

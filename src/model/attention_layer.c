@@ -1,6 +1,28 @@
 /* attention_layer.c: x += out(attend(rope(q), rope(k), v)), with q, k, v of norm(x).  The cache attends and stores. */
 #include "model/transformer.h"
 
+/* q, and with an output gate q_gate, of h. */
+static void project_queries(const tq_transformer *model, const tq_attention_weights *w, tq_backend *backend,
+                            tq_activations *a, const float *h, int n) {
+    const tq_config *c = &model->config;
+    const tq_backend_ops *op = backend->ops;
+    if (!c->output_gate) {
+        op->matmul(backend, &w->q.w, w->q.bias, h, n, a->q);
+        return;
+    }
+    size_t row = (size_t)c->n_heads * (size_t)c->head_dim;
+    tq_split_part parts[] = {{a->q, c->head_dim, row}, {a->q_gate, c->head_dim, row}};
+    op->matmul(backend, &w->q.w, w->q.bias, h, n, a->wide);
+    op->split(backend, a->wide, n, c->n_heads, parts, 2);
+}
+
+static void norm_heads(const tq_transformer *model, tq_backend *backend, const float *norm, float *x, int n, int n_heads) {
+    const tq_config *c = &model->config;
+    bool each = c->qk_norm == TQ_QK_NORM_HEAD;
+    backend->ops->rms_norm(backend, x, norm, each ? n * n_heads : n, each ? c->head_dim : n_heads * c->head_dim, c->rms_eps,
+                           x);
+}
+
 /* Every part of the batch in its own cache. */
 static tq_status attend(const tq_config *c, int index, const tq_batch *batch, const tq_activations *a, tq_error *err) {
     size_t q = 0, kv = 0;
@@ -17,15 +39,27 @@ tq_status tq_attention_layer(const tq_transformer *model, int index, tq_backend 
     int n = batch->n;
     const tq_config *c = &model->config;
     const tq_layer *l = &model->layers[index];
+    const tq_attention_weights *w = &l->attention;
     const tq_backend_ops *op = backend->ops;
-    op->rms_norm(backend, a->x, l->attention_norm, n, c->hidden, c->rms_eps, a->h);
-    op->matmul(backend, &l->q.w, l->q.bias, a->h, n, a->q);
-    op->matmul(backend, &l->k.w, l->k.bias, a->h, n, a->k);
-    op->matmul(backend, &l->v.w, l->v.bias, a->h, n, a->v);
-    op->rope(backend, a->q, a->angles, n, c->n_heads, c->head_dim);
-    op->rope(backend, a->k, a->angles, n, c->n_kv_heads, c->head_dim);
-    TQ_TRY(attend(c, index, batch, a, err));
-    op->matmul(backend, &l->out.w, l->out.bias, a->attended, n, a->h);
-    op->add(backend, a->x, a->h, (size_t)n * (size_t)c->hidden);
+    const float *h = tq_norm_in(model, backend, l->attention_in, a->x, n, a->h);
+    project_queries(model, w, backend, a, h, n);
+    op->matmul(backend, &w->k.w, w->k.bias, h, n, a->k);
+    op->matmul(backend, &w->v.w, w->v.bias, h, n, a->v);
+    if (w->q_norm) {
+        norm_heads(model, backend, w->q_norm, a->q, n, c->n_heads);
+        norm_heads(model, backend, w->k_norm, a->k, n, c->n_kv_heads);
+    }
+    int rope = c->layers[index].rope;
+    if (rope != TQ_NO_ROPE) {
+        const tq_rope_config *r = &c->ropes[rope];
+        op->rope(backend, a->q, a->angles[rope], n, c->n_heads, c->head_dim, r->n_dims, r->adjacent_pairs);
+        op->rope(backend, a->k, a->angles[rope], n, c->n_kv_heads, c->head_dim, r->n_dims, r->adjacent_pairs);
+    }
+    if (a->query_scale) op->scale_rows(backend, a->q, a->query_scale, n, c->n_heads * c->head_dim);
+    TQ_TRY(attend(c, l->mixer_index, batch, a, err));
+    if (c->output_gate)
+        op->sigmoid_mul(backend, a->attended, a->q_gate, (size_t)n * (size_t)c->n_heads * (size_t)c->head_dim);
+    op->matmul(backend, &w->out.w, w->out.bias, a->attended, n, a->h);
+    tq_add_to_stream(model, backend, l->attention_out, a->h, n, a->x);
     return TQ_OK;
 }

@@ -1,14 +1,15 @@
-/* ffn_layer.c: x += down(silu(gate(h)) * up(h)) with h = norm(x). */
+/* ffn_layer.c: x += down(activation(gate(h)) * up(h)) with h = norm(x). */
 #include "model/transformer.h"
 
 void tq_ffn_layer(const tq_transformer *model, int index, tq_backend *backend, tq_activations *a, int n) {
     const tq_config *c = &model->config;
     const tq_layer *l = &model->layers[index];
+    const tq_ffn_weights *w = &l->ffn;
     const tq_backend_ops *op = backend->ops;
-    op->rms_norm(backend, a->x, l->ffn_norm, n, c->hidden, c->rms_eps, a->h);
-    op->matmul(backend, &l->gate.w, l->gate.bias, a->h, n, a->gate);
-    op->matmul(backend, &l->up.w, l->up.bias, a->h, n, a->up);
-    op->silu_mul(backend, a->gate, a->up, (size_t)n * (size_t)c->intermediate);
-    op->matmul(backend, &l->down.w, l->down.bias, a->gate, n, a->h);
-    op->add(backend, a->x, a->h, (size_t)n * (size_t)c->hidden);
+    const float *h = tq_norm_in(model, backend, l->ffn_in, a->x, n, a->h);
+    op->matmul(backend, &w->gate.w, w->gate.bias, h, n, a->gate);
+    op->matmul(backend, &w->up.w, w->up.bias, h, n, a->up);
+    tq_activate(c, backend, a->gate, a->up, (size_t)n * (size_t)c->intermediate);
+    op->matmul(backend, &w->down.w, w->down.bias, a->gate, n, a->h);
+    tq_add_to_stream(model, backend, l->ffn_out, a->h, n, a->x);
 }

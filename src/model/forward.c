@@ -3,15 +3,13 @@
 
 #include "model/transformer.h"
 
-/* angles (n, head_dim/2, 2): cosine and sine of position * frequency, in float32 as in training. */
-static void fill_angles(const tq_transformer *model, int n, int pos, float *angles) {
-    int half = model->config.head_dim / 2;
-    for (int t = 0; t < n; t++)
-        for (int i = 0; i < half; i++) {
-            float angle = (float)(pos + t) * model->inverse_frequency[i];
-            angles[2 * (t * half + i)] = cosf(angle);
-            angles[2 * (t * half + i) + 1] = sinf(angle);
-        }
+/* What is known of a part before the first layer: rotary angles, and scales of queries that depend on the position. */
+static void fill_positions(const tq_config *c, tq_activations *a, const tq_part *part, int first) {
+    for (int r = 0; r < c->n_ropes; r++)
+        tq_rope_angles(&c->ropes[r], a->inverse_frequency[r], part->n, part->pos,
+                       a->angles[r] + (size_t)first * (size_t)c->ropes[r].n_dims);
+    for (int t = 0; a->query_scale && t < part->n; t++)
+        a->query_scale[first + t] = (float)(1 + c->query_beta * log1p((part->pos + t) / c->query_context));
 }
 
 void tq_forward_begin(const tq_transformer *model, tq_backend *backend, const tq_batch *batch, tq_activations *a) {
@@ -19,14 +17,19 @@ void tq_forward_begin(const tq_transformer *model, tq_backend *backend, const tq
     int first = 0;
     for (const tq_part *p = batch->parts; p < batch->parts + batch->n_parts; first += p->n, p++) {
         backend->ops->embed(backend, &model->embedding, p->ids, p->n, a->x + (size_t)first * (size_t)c->hidden);
-        fill_angles(model, p->n, p->pos, a->angles + (size_t)first * (size_t)c->head_dim);
+        fill_positions(c, a, p, first);
     }
+    if (c->embedding_scale != 1)
+        backend->ops->scale(backend, a->x, c->embedding_scale, (size_t)batch->n * (size_t)c->hidden);
 }
 
 tq_status tq_forward_layer(const tq_transformer *model, int index, tq_backend *backend, const tq_batch *batch,
                            tq_activations *a, tq_error *err) {
-    TQ_TRY(tq_attention_layer(model, index, backend, batch, a, err));
-    tq_ffn_layer(model, index, backend, a, batch->n);
+    const tq_layer_config *layer = &model->config.layers[index];
+    if (layer->mixer == TQ_MIXER_DELTA) tq_delta_layer(model, index, backend, batch, a);
+    else TQ_TRY(tq_attention_layer(model, index, backend, batch, a, err));
+    if (layer->moe) tq_moe_layer(model, index, backend, a, batch->n);
+    else tq_ffn_layer(model, index, backend, a, batch->n);
     return TQ_OK;
 }
 
@@ -45,5 +48,34 @@ tq_status tq_forward(const tq_transformer *model, tq_backend *backend, const tq_
 }
 
 void tq_forward_logits(const tq_transformer *model, tq_backend *backend, const float *h, int n, float *logits) {
+    const tq_config *c = &model->config;
+    size_t count = (size_t)n * (size_t)c->vocab;
     backend->ops->matmul(backend, &model->head, NULL, h, n, logits);
+    if (c->logit_scale != 1) backend->ops->scale(backend, logits, c->logit_scale, count);
+    if (c->logit_cap > 0) backend->ops->soft_cap(backend, logits, c->logit_cap, count);
+}
+
+const float *tq_norm_in(const tq_transformer *model, tq_backend *backend, const float *norm, const float *x, int n,
+                        float *y) {
+    if (!norm) return x;
+    backend->ops->rms_norm(backend, x, norm, n, model->config.hidden, model->config.rms_eps, y);
+    return y;
+}
+
+void tq_add_to_stream(const tq_transformer *model, tq_backend *backend, const float *norm, float *h, int n, float *x) {
+    const tq_config *c = &model->config;
+    size_t count = (size_t)n * (size_t)c->hidden;
+    if (norm) backend->ops->rms_norm(backend, h, norm, n, c->hidden, c->rms_eps, h);
+    if (c->residual_scale != 1) backend->ops->scale(backend, h, c->residual_scale, count);
+    backend->ops->add(backend, x, h, count);
+}
+
+void tq_activate(const tq_config *c, tq_backend *backend, float *gate, const float *up, size_t count) {
+    switch (c->activation) {
+    case TQ_ACTIVATION_SILU: backend->ops->silu_mul(backend, gate, up, count); break;
+    case TQ_ACTIVATION_GELU: backend->ops->gelu_mul(backend, gate, up, count); break;
+    case TQ_ACTIVATION_CLAMPED_SWIGLU:
+        backend->ops->clamped_swiglu(backend, gate, up, c->swiglu_alpha, c->swiglu_limit, count);
+        break;
+    }
 }

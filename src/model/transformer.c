@@ -1,136 +1,104 @@
-/* transformer.c: names in the file -> places in the model, and memory for activations. */
+/* transformer.c: memory of a bound model and of its activations; which name in the file goes where is bind_weights.c's. */
 #include "model/transformer.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-
-/* ---- weights ------------------------------------------------------------------------------------------------------- */
-
-typedef struct binder {
-    const tq_weights *weights;
-    tq_transformer *model;
-    tq_error *err;
-} binder;
-
-static tq_status bind_vector(const binder *b, const char *name, int n, float **out) {
-    *out = malloc((size_t)n * sizeof(float));
-    if (!*out) return tq_fail_memory(b->err, (size_t)n * sizeof(float), name);
-    return tq_weights_vector(b->weights, name, n, *out, b->err);
-}
-
-static tq_status bind_linear(const binder *b, int layer, const char *part, int rows, int cols, bool bias, tq_linear *out) {
-    char path[128], name[160];
-    snprintf(path, sizeof path, "model.layers.%d.%s", layer, part);
-    TQ_TRY(tq_weights_matrix(b->weights, path, rows, cols, &out->w, b->err));
-    if (cols > b->model->max_cols) b->model->max_cols = cols;
-    snprintf(name, sizeof name, "%s.bias", path);
-    if (bias) return bind_vector(b, name, rows, &out->bias);
-    if (tq_weights_find(b->weights, name))
-        return tq_fail(b->err, TQ_UNSUPPORTED, "%s: the file has a bias that family %s does not use", name,
-                       b->model->config.family);
-    return TQ_OK;
-}
-
-static tq_status bind_layer(const binder *b, int i) {
-    const tq_config *c = &b->model->config;
-    tq_layer *layer = &b->model->layers[i];
-    int q_rows = c->n_heads * c->head_dim, kv_rows = c->n_kv_heads * c->head_dim;
-    char name[128];
-    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", i);
-    TQ_TRY(bind_vector(b, name, c->hidden, &layer->attention_norm));
-    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", i);
-    TQ_TRY(bind_vector(b, name, c->hidden, &layer->ffn_norm));
-    TQ_TRY(bind_linear(b, i, "self_attn.q_proj", q_rows, c->hidden, c->qkv_bias, &layer->q));
-    TQ_TRY(bind_linear(b, i, "self_attn.k_proj", kv_rows, c->hidden, c->qkv_bias, &layer->k));
-    TQ_TRY(bind_linear(b, i, "self_attn.v_proj", kv_rows, c->hidden, c->qkv_bias, &layer->v));
-    TQ_TRY(bind_linear(b, i, "self_attn.o_proj", c->hidden, q_rows, c->out_bias, &layer->out));
-    TQ_TRY(bind_linear(b, i, "mlp.gate_proj", c->intermediate, c->hidden, c->mlp_bias, &layer->gate));
-    TQ_TRY(bind_linear(b, i, "mlp.up_proj", c->intermediate, c->hidden, c->mlp_bias, &layer->up));
-    return bind_linear(b, i, "mlp.down_proj", c->hidden, c->intermediate, c->mlp_bias, &layer->down);
-}
-
-/* Angles are computed in float32 from these, as the models were trained. */
-static tq_status make_frequencies(tq_transformer *model, tq_error *err) {
-    const tq_rope_config *rope = &model->config.rope;
-    int half = model->config.head_dim / 2;
-    model->inverse_frequency = malloc((size_t)half * sizeof(float));
-    if (!model->inverse_frequency) return tq_fail_memory(err, (size_t)half * sizeof(float), "rotary frequencies");
-    const double tau = 6.283185307179586;
-    for (int i = 0; i < half; i++) {
-        double f = 1.0 / pow(rope->theta, (double)(2 * i) / model->config.head_dim);
-        if (rope->kind == TQ_ROPE_LINEAR) f /= rope->factor;
-        if (rope->kind == TQ_ROPE_LLAMA3) { /* slow pairs are stretched, fast ones kept, those between blended */
-            double turns = rope->original_context * f / tau;
-            double keep = (turns - rope->low_freq_factor) / (rope->high_freq_factor - rope->low_freq_factor);
-            keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
-            f = f * keep + f / rope->factor * (1 - keep);
-        }
-        model->inverse_frequency[i] = (float)f;
-    }
-    return TQ_OK;
-}
-
-static tq_status bind_all(const binder *b) {
-    tq_transformer *m = b->model;
-    const tq_config *c = &m->config;
-    m->max_cols = c->hidden;
-    TQ_TRY(make_frequencies(m, b->err));
-    TQ_TRY(tq_weights_matrix(b->weights, "model.embed_tokens", c->vocab, c->hidden, &m->embedding, b->err));
-    if (c->tie_embeddings) m->head = m->embedding;
-    else TQ_TRY(tq_weights_matrix(b->weights, "lm_head", c->vocab, c->hidden, &m->head, b->err));
-    TQ_TRY(bind_vector(b, "model.norm.weight", c->hidden, &m->final_norm));
-    for (int i = 0; i < c->n_layers; i++) TQ_TRY(bind_layer(b, i));
-    return TQ_OK;
-}
-
-tq_status tq_transformer_bind(const tq_weights *weights, const tq_config *config, tq_transformer **out, tq_error *err) {
-    tq_transformer *model = calloc(1, sizeof *model);
-    if (!model) return tq_fail_memory(err, sizeof *model, "a model");
-    model->config = *config;
-    model->layers = calloc((size_t)config->n_layers, sizeof *model->layers);
-    binder b = {weights, model, err};
-    tq_status status = model->layers ? bind_all(&b) : tq_fail_memory(err, sizeof *model->layers, "a model's layers");
-    if (status != TQ_OK) {
-        tq_transformer_free(model);
-        return status;
-    }
-    *out = model;
-    return TQ_OK;
-}
 
 void tq_transformer_free(tq_transformer *model) {
     if (!model) return;
-    for (int i = 0; model->layers && i < model->config.n_layers; i++) {
-        tq_layer *l = &model->layers[i];
-        free(l->attention_norm);
-        free(l->ffn_norm);
-        tq_linear *linears[] = {&l->q, &l->k, &l->v, &l->out, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) free(linears[j]->bias);
-    }
+    for (int i = 0; i < model->n_owned; i++) free(model->owned[i]);
+    free(model->owned);
     free(model->layers);
-    free(model->final_norm);
-    free(model->inverse_frequency);
     free(model);
+}
+
+tq_cache_params tq_transformer_cache_params(const tq_transformer *model, int max_tokens, const tq_cache_config *config) {
+    const tq_config *c = &model->config;
+    return (tq_cache_params){
+        .n_layers = c->n_attention_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
+        .max_tokens = max_tokens, .config = *config, .scale = c->attention_scale, .softcap = c->attention_cap,
+        .windows = model->windows, .sink_logits = model->sink_logits,
+    };
+}
+
+static size_t delta_channels(const tq_delta_config *d) {
+    return 2 * (size_t)d->n_key_heads * (size_t)d->key_dim + (size_t)d->n_value_heads * (size_t)d->value_dim;
+}
+
+size_t tq_transformer_state_floats(const tq_transformer *model) {
+    const tq_delta_config *d = &model->config.delta;
+    if (model->config.n_delta_layers == 0) return 0;
+    return (size_t)(d->kernel - 1) * delta_channels(d) +
+           (size_t)d->n_value_heads * (size_t)d->value_dim * (size_t)d->key_dim;
 }
 
 /* ---- activations ----------------------------------------------------------------------------------------------------- */
 
-tq_status tq_activations_new(const tq_config *c, int max_n, tq_activations *out, tq_error *err) {
-    size_t q = (size_t)c->n_heads * (size_t)c->head_dim, kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    size_t widths[] = {(size_t)c->hidden, (size_t)c->hidden, q, q, kv, kv, (size_t)c->intermediate, (size_t)c->intermediate,
-                       (size_t)c->head_dim};
-    float **places[] = {&out->x, &out->h, &out->q, &out->attended, &out->k, &out->v, &out->gate, &out->up, &out->angles};
+static size_t largest(const size_t *sizes, size_t n) {
+    size_t top = 0;
+    for (size_t i = 0; i < n; i++) top = sizes[i] > top ? sizes[i] : top;
+    return top;
+}
+
+/* Widths of what depends on the kinds of layers that there are. */
+typedef struct widths {
+    size_t q, kv, gate, channels, value_heads, values, ffn, wide, experts, active, hidden;
+} widths;
+
+static widths widths_of(const tq_config *c) {
+    const tq_delta_config *d = &c->delta;
+    const tq_moe_config *m = &c->moe;
+    bool delta = c->n_delta_layers > 0, moe = m->n_experts > 0;
+    widths w = {.q = (size_t)c->n_heads * (size_t)c->head_dim, .kv = (size_t)c->n_kv_heads * (size_t)c->head_dim};
+    w.gate = c->output_gate ? w.q : 0;
+    w.channels = delta ? delta_channels(d) : 0;
+    w.value_heads = delta ? (size_t)d->n_value_heads : 0;
+    w.values = w.value_heads * (size_t)d->value_dim;
+    size_t ffn[] = {(size_t)c->intermediate, moe ? (size_t)m->intermediate : 0, moe ? (size_t)m->shared_intermediate : 0};
+    w.ffn = largest(ffn, 3);
+    size_t wide[] = {2 * w.gate, w.channels + w.values, 2 * w.value_heads, moe ? 2 * (size_t)m->intermediate : 0};
+    w.wide = largest(wide, 4);
+    w.experts = moe ? (size_t)m->n_experts : 0;
+    w.active = moe ? (size_t)m->n_active : 0;
+    w.hidden = moe ? (size_t)c->hidden : 0;
+    return w;
+}
+
+tq_status tq_activations_new(const tq_config *c, int max_n, int context, tq_activations *out, tq_error *err) {
     *out = (tq_activations){.max_n = max_n};
-    size_t floats = 0;
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) floats += (widths[i] * (size_t)max_n + 15) / 16 * 16;
+    widths w = widths_of(c);
+    size_t hidden = (size_t)c->hidden;
+    const struct {
+        void **place;
+        size_t width; /* of a token, in floats or int32 */
+    } buffers[] = {
+        {(void **)&out->x, hidden}, {(void **)&out->h, hidden}, {(void **)&out->q, w.q}, {(void **)&out->attended, w.q},
+        {(void **)&out->k, w.kv}, {(void **)&out->v, w.kv}, {(void **)&out->wide, w.wide}, {(void **)&out->q_gate, w.gate},
+        {(void **)&out->gate, w.ffn}, {(void **)&out->up, w.ffn}, {(void **)&out->conv_in, w.channels},
+        {(void **)&out->conv_out, w.channels}, {(void **)&out->z, w.values}, {(void **)&out->delta_out, w.values},
+        {(void **)&out->a, w.value_heads}, {(void **)&out->b, w.value_heads}, {(void **)&out->router, w.experts},
+        {(void **)&out->expert_weights, w.active}, {(void **)&out->expert_ids, w.active},
+        {(void **)&out->gathered, w.hidden}, {(void **)&out->expert_out, w.hidden}, {(void **)&out->sum, w.hidden},
+        {(void **)&out->row_weights, w.experts ? 1 : 0}, {(void **)&out->rows, w.experts ? 1 : 0},
+        {(void **)&out->query_scale, c->query_beta > 0 ? 1 : 0},
+        {(void **)&out->angles[0], (size_t)c->ropes[0].n_dims}, {(void **)&out->angles[1], (size_t)c->ropes[1].n_dims},
+    };
+    enum { N = sizeof buffers / sizeof *buffers };
+    size_t floats = 0, at[N], frequencies[TQ_MAX_ROPES];
+    for (size_t i = 0; i < N; i++) {
+        at[i] = floats;
+        floats += (buffers[i].width * (size_t)max_n + 15) / 16 * 16;
+    }
+    for (int r = 0; r < TQ_MAX_ROPES; r++) {
+        frequencies[r] = floats;
+        floats += ((size_t)c->ropes[r].n_dims / 2 + 15) / 16 * 16;
+    }
     out->bytes = floats * sizeof(float);
     out->memory = aligned_alloc(64, out->bytes);
     if (!out->memory) return tq_fail_memory(err, out->bytes, "activations");
-    float *at = out->memory;
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-        *places[i] = at;
-        at += (widths[i] * (size_t)max_n + 15) / 16 * 16;
+    for (size_t i = 0; i < N; i++) *buffers[i].place = buffers[i].width ? (float *)out->memory + at[i] : NULL;
+    for (int r = 0; r < c->n_ropes; r++) {
+        out->inverse_frequency[r] = (float *)out->memory + frequencies[r];
+        tq_rope_frequencies(&c->ropes[r], context, out->inverse_frequency[r]);
     }
     return TQ_OK;
 }

@@ -67,9 +67,9 @@ typedef struct rows_job {
     const tq_kernels *kernels;
     const tq_matrix *table;
     const int32_t *ids;
-    const float *x, *weight, *angles;
+    const float *x, *weight;
     float *y;
-    int n, dim, n_heads;
+    int n, dim;
     float eps;
     size_t count;
 } rows_job;
@@ -123,28 +123,6 @@ static void silu_mul(tq_backend *backend, float *gate, const float *up, size_t c
     tq_pool_run(cpu(backend)->pool, silu_mul_task, &job, ceil_div(count, FLOATS_A_TASK));
 }
 
-static void rope_task(void *ctx, int task, int worker) {
-    (void)worker;
-    const rows_job *job = ctx;
-    int half = job->dim / 2;
-    for (int t = task * TOKENS_A_TASK; t < job->n && t < (task + 1) * TOKENS_A_TASK; t++) {
-        const float *angles = job->angles + (size_t)t * (size_t)job->dim;
-        for (int h = 0; h < job->n_heads; h++) {
-            float *x = job->y + ((size_t)t * (size_t)job->n_heads + (size_t)h) * (size_t)job->dim;
-            for (int i = 0; i < half; i++) {
-                float a = x[i], b = x[i + half], c = angles[2 * i], s = angles[2 * i + 1];
-                x[i] = a * c - b * s;
-                x[i + half] = b * c + a * s;
-            }
-        }
-    }
-}
-
-static void rope(tq_backend *backend, float *x, const float *angles, int n, int n_heads, int head_dim) {
-    rows_job job = {.angles = angles, .y = x, .n = n, .n_heads = n_heads, .dim = head_dim};
-    tq_pool_run(cpu(backend)->pool, rope_task, &job, ceil_div((size_t)n, TOKENS_A_TASK));
-}
-
 /* ---- the backend ------------------------------------------------------------------------------------------------- */
 
 static void cpu_free(tq_backend *backend) {
@@ -158,7 +136,10 @@ static void cpu_free(tq_backend *backend) {
 
 static const tq_backend_ops cpu_ops = {
     .free = cpu_free, .embed = embed, .matmul = matmul, .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul,
-    .rope = rope, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .attend_bytes = tq_cpu_attend_bytes,
+    .rope = tq_cpu_rope, .gelu_mul = tq_cpu_gelu_mul, .clamped_swiglu = tq_cpu_clamped_swiglu,
+    .sigmoid_mul = tq_cpu_sigmoid_mul, .soft_cap = tq_cpu_soft_cap, .scale = tq_cpu_scale,
+    .scale_rows = tq_cpu_scale_rows, .split = tq_cpu_split, .gather_rows = tq_cpu_gather_rows,
+    .scatter_rows = tq_cpu_scatter_rows, .route = tq_cpu_route, .conv = tq_cpu_conv, .delta = tq_cpu_delta, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .attend_bytes = tq_cpu_attend_bytes,
 };
 
 void tq_backend_free(tq_backend *backend) {

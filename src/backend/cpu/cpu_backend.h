@@ -19,6 +19,24 @@ typedef struct tq_cpu_backend {
 void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args);
 size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const tq_codec *value, int n_heads,
                            int n_kv_heads, int head_dim, int max_n, int max_tokens);
+/* cpu_layers.c */
+void tq_cpu_gelu_mul(tq_backend *backend, float *gate, const float *up, size_t count);
+void tq_cpu_clamped_swiglu(tq_backend *backend, float *gate, const float *up, float alpha, float limit, size_t count);
+void tq_cpu_sigmoid_mul(tq_backend *backend, float *x, const float *gate, size_t count);
+void tq_cpu_soft_cap(tq_backend *backend, float *x, float cap, size_t count);
+void tq_cpu_scale(tq_backend *backend, float *x, float factor, size_t count);
+void tq_cpu_scale_rows(tq_backend *backend, float *x, const float *factors, int n, int dim);
+void tq_cpu_split(tq_backend *backend, const float *x, int n, int n_groups, const tq_split_part *parts, int n_parts);
+void tq_cpu_gather_rows(tq_backend *backend, const float *x, const int32_t *rows, int n, int dim, float *y);
+void tq_cpu_scatter_rows(tq_backend *backend, const float *y, const int32_t *rows, const float *weights, int n, int dim,
+                         float *x);
+void tq_cpu_route(tq_backend *backend, const float *logits, int n, int n_experts, int k, bool renormalize, int32_t *ids,
+                  float *weights);
+void tq_cpu_conv(tq_backend *backend, const tq_conv_args *args);
+void tq_cpu_delta(tq_backend *backend, const tq_delta_args *args);
+void tq_cpu_rope(tq_backend *backend, float *x, const float *angles, int n, int n_heads, int head_dim, int n_dims,
+                 bool adjacent);
+
 void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args);
 
 #endif

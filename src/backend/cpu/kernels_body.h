@@ -314,6 +314,8 @@ static void unpack_affine(const uint8_t *stream, int bits, int n, float s, float
     }
 }
 
+#include "backend/cpu/kernels_small_floats.h"
+
 /* Columns col0..col0+n of a row.  For AFFINE col0 and n are multiples of the group. */
 static void unpack_columns(const tq_matrix *w, int row, int col0, int n, bool split, float *dst) {
     size_t at = (size_t)row * (size_t)w->cols + (size_t)col0;
@@ -336,6 +338,9 @@ static void unpack_columns(const tq_matrix *w, int row, int col0, int n, bool sp
                           affine_constant(w->biases, group, w->scale_dtype), split, dst + i);
         return;
     }
+    case TQ_MATRIX_MXFP4:
+    case TQ_MATRIX_MXFP8:
+    case TQ_MATRIX_NVFP4: unpack_small_floats(w, row, col0, n, dst); return;
     case TQ_N_MATRIX_KINDS: return;
     }
 }
