@@ -118,13 +118,16 @@ TQ_API int tq_session_length(const tq_session *session);
 TQ_API int tq_session_ctx(const tq_session *session);
 TQ_API const int32_t *tq_session_tokens(const tq_session *session); /* (length); until the session changes */
 
-/* Keep the first `length` tokens (see tq_cache_rewind).  The logits are stale until the next evaluation. */
+/* Keep the first `length` tokens (see tq_cache_rewind).  The logits are stale until the next evaluation.
+ * A model with recurrent layers (qwen3_next, qwen3_5) goes back to 0 or to its checkpoint, which is the end of the newest
+ * evaluation of more than one token; from there it evaluates the tokens up to `length` again.  Before the checkpoint:
+ * TQ_INVALID, and nothing has changed. */
 TQ_API tq_status tq_session_rewind(tq_session *session, int length, tq_error *err);
 
 TQ_API void tq_session_get_cache_stats(const tq_session *session, tq_cache_stats *stats);
 TQ_API const char *tq_session_kv(const tq_session *session); /* the codec in use */
 
-/* Tokens and cache to a file (temporary file, fsync, rename) and back, bit for bit; the model and the codec must be the
+/* Tokens, cache and recurrent state to a file (temporary file, fsync, rename) and back, bit for bit; the model and the codec must be the
  * same, and the context large enough: the text says what differs.  A load that fails leaves the session empty.  Logits
  * are not saved: evaluate at least one token after a load. */
 TQ_API tq_status tq_session_save(const tq_session *session, const char *path, tq_error *err);

@@ -81,7 +81,13 @@ static tq_status check_ids(const tq_session *s, const int32_t *ids, int n, tq_er
     return TQ_OK;
 }
 
-/* One chunk; on failure the cache goes back to where the tokens are. */
+static void forget_all(tq_session *s) {
+    tq_cache_clear(s->cache);
+    tq_recurrent_state_clear(&s->state);
+    s->n_tokens = s->checkpoint_tokens = 0;
+}
+
+/* One chunk; on failure the cache goes back to where the tokens are, or where it cannot, all is forgotten. */
 static tq_status eval_chunk(tq_session *s, const int32_t *ids, int n, tq_error *err) {
     pthread_mutex_lock(&s->model->turn);
     tq_part part = {.cache = s->cache, .state = &s->state, .ids = ids, .n = n, .pos = s->n_tokens};
@@ -89,10 +95,10 @@ static tq_status eval_chunk(tq_session *s, const int32_t *ids, int n, tq_error *
     tq_status status = tq_forward(s->model->transformer, s->model->backend, &batch, &s->activations, err);
     pthread_mutex_unlock(&s->model->turn);
     if (status != TQ_OK) {
-        tq_cache_rewind(s->cache, s->n_tokens, NULL);
+        if (s->state.n_layers > 0 || tq_cache_rewind(s->cache, s->n_tokens, NULL) != TQ_OK) forget_all(s);
         return status;
     }
-    memcpy(s->tokens + s->n_tokens, ids, (size_t)n * sizeof *ids);
+    memmove(s->tokens + s->n_tokens, ids, (size_t)n * sizeof *ids);
     s->n_tokens += n;
     return TQ_OK;
 }
@@ -115,6 +121,12 @@ static void deliver_logits(tq_session *s, int done, int n, tq_logits_fn fn, void
     if (rows > 1) memcpy(s->logits, s->logits + (size_t)(rows - 1) * vocab, vocab * sizeof *s->logits);
 }
 
+/* Where a rewind can go back to: the end of the newest evaluation of several tokens, which a prompt is. */
+static void mark_checkpoint(tq_session *s) {
+    tq_recurrent_state_copy(&s->checkpoint, &s->state);
+    s->checkpoint_tokens = s->n_tokens;
+}
+
 static tq_status eval(tq_session *s, const int32_t *ids, int n, tq_logits_fn fn, void *ctx, tq_error *err) {
     TQ_TRY(check_ids(s, ids, n, err));
     for (int done = 0; done < n;) {
@@ -127,6 +139,7 @@ static tq_status eval(tq_session *s, const int32_t *ids, int n, tq_logits_fn fn,
             return tq_fail(err, TQ_CANCELLED, "cancelled after %d of %d tokens", done, n);
     }
     if (n > 0) s->has_logits = true;
+    if (n > 1) mark_checkpoint(s);
     return TQ_OK;
 }
 
@@ -146,12 +159,36 @@ int tq_session_ctx(const tq_session *session) { return session->params.ctx; }
 const int32_t *tq_session_tokens(const tq_session *session) { return session->tokens; }
 const char *tq_session_kv(const tq_session *session) { return session->cache->kv; }
 
+/* A recurrent state cannot be undone: back to the checkpoint, and from there on again. */
+static tq_status rewind_state(tq_session *s, int length, tq_error *err) {
+    int from = s->checkpoint_tokens;
+    if (from == 0 || length < from)
+        return tq_fail(err, TQ_INVALID,
+                       "rewind: the recurrent state of %s goes back to 0 tokens%s%.0d%s, not to %d", s->model->config.family,
+                       from ? " or to " : "", from, from ? " or more" : "", length);
+    TQ_TRY(tq_cache_rewind(s->cache, from, err));
+    tq_recurrent_state_copy(&s->state, &s->checkpoint);
+    s->n_tokens = from;
+    while (s->n_tokens < length) {
+        int n = length - s->n_tokens < s->params.prefill_chunk ? length - s->n_tokens : s->params.prefill_chunk;
+        TQ_TRY(eval_chunk(s, s->tokens + s->n_tokens, n, err));
+    }
+    return TQ_OK;
+}
+
 tq_status tq_session_rewind(tq_session *session, int length, tq_error *err) {
     if (length < 0 || length > session->n_tokens)
         return tq_fail(err, TQ_INVALID, "rewind: want 0 to %d tokens, got %d", session->n_tokens, length);
-    TQ_TRY(tq_cache_rewind(session->cache, length, err));
-    if (length < session->n_tokens) session->has_logits = false;
-    session->n_tokens = length;
+    if (length == session->n_tokens) return TQ_OK;
+    if (length == 0) {
+        forget_all(session);
+    } else if (session->state.n_layers > 0) {
+        TQ_TRY(rewind_state(session, length, err));
+    } else {
+        TQ_TRY(tq_cache_rewind(session->cache, length, err));
+        session->n_tokens = length;
+    }
+    session->has_logits = false;
     return TQ_OK;
 }
 

@@ -1,6 +1,7 @@
 /* session_file.c: a session as a file: which model, which tokens, and the cache.
  *
  *     magic "TQSESS1\n" | u64 model fingerprint | u32 n_tokens | i32 tokens | u64 checksum of these | cache snapshot
+ *     and of a model with delta layers: recurrent state
  */
 #include <errno.h>
 #include <string.h>
@@ -39,7 +40,8 @@ static tq_status write_session(const tq_session *s, FILE *to, const char *path, 
     if (fwrite(&head, sizeof head, 1, to) != 1 || fwrite(s->tokens, sizeof *s->tokens, n, to) != n ||
         fwrite(&sum, sizeof sum, 1, to) != 1)
         return tq_fail(err, TQ_IO, "%s: %s", path, strerror(errno));
-    return tq_snapshot_write(s->cache, to, path, err);
+    TQ_TRY(tq_snapshot_write(s->cache, to, path, err));
+    return s->state.n_layers > 0 ? tq_recurrent_state_write(&s->state, to, path, err) : TQ_OK;
 }
 
 tq_status tq_session_save(const tq_session *session, const char *path, tq_error *err) {
@@ -75,6 +77,15 @@ static tq_status read_session(tq_session *s, FILE *from, const char *path, tq_er
         tq_cache_clear(s->cache);
         return tq_fail(err, TQ_FORMAT, "%s: %zu tokens, but a cache of %d", path, n, held);
     }
+    if (s->state.n_layers > 0) {
+        tq_status status = tq_recurrent_state_read(&s->state, from, path, err);
+        if (status != TQ_OK) {
+            tq_cache_clear(s->cache);
+            return status;
+        }
+        tq_recurrent_state_copy(&s->checkpoint, &s->state);
+        s->checkpoint_tokens = (int)n;
+    }
     s->n_tokens = (int)n;
     return TQ_OK;
 }
@@ -83,7 +94,8 @@ tq_status tq_session_load(tq_session *session, const char *path, tq_error *err) 
     FILE *file = fopen(path, "rb");
     if (!file) return tq_fail(err, errno == ENOENT ? TQ_NOT_FOUND : TQ_IO, "%s: %s", path, strerror(errno));
     tq_cache_clear(session->cache);
-    session->n_tokens = 0;
+    tq_recurrent_state_clear(&session->state);
+    session->n_tokens = session->checkpoint_tokens = 0;
     session->has_logits = false;
     tq_status status = read_session(session, file, path, err);
     fclose(file);

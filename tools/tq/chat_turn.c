@@ -43,6 +43,11 @@ static tq_status read_tokens(chat_turn *t, const int32_t *ids, size_t n, int n_r
     t->n_read = (int)n - t->n_kept;
     if (t->n_kept < tq_session_length(t->session)) {
         tq_status status = tq_session_rewind(t->session, t->n_kept, err);
+        if (status == TQ_INVALID) { /* a layer cannot go back that far: all is read again */
+            t->n_kept = 0;
+            t->n_read = (int)n;
+            status = tq_session_rewind(t->session, 0, err);
+        }
         if (status != TQ_OK) return status;
     }
     progress_begin(&t->bar, "reading");
