@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "U32": np.dtype("<u4"),
-          "I32": np.dtype("<i4")}
+          "I32": np.dtype("<i4"), "U8": np.dtype("u1")}
 
 
 def write(path, tensors, header_multiple=8):

@@ -430,7 +430,7 @@ static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *
             gemv_affine4(w, row0 + i, inputs, n_inputs, y + i, ldy);
             continue;
         }
-        if (w->kind == TQ_MATRIX_AFFINE) unpack_row(w, row0 + i, scratch);
+        if (w->kind >= TQ_MATRIX_AFFINE) unpack_row(w, row0 + i, scratch);
         for (int t = 0; t < n_inputs; t++) {
             float *at = y + (size_t)t * (size_t)ldy + i;
             switch (w->kind) {
