@@ -279,17 +279,17 @@ static tq_status bind_packed_experts(const binder *b, const char *path, tq_moe_w
     return TQ_OK;
 }
 
-static tq_status bind_single_experts(const binder *b, int i, tq_moe_weights *w) {
+static tq_status bind_single_experts(const binder *b, int i, const char *module, tq_moe_weights *w) {
     const tq_config *c = &b->model->config;
     const tq_moe_config *m = &c->moe;
     for (int e = 0; e < m->n_experts; e++) {
         char part[NAME];
         tq_ffn_weights *x = &w->experts[e];
-        print_name(part, "%s.experts.%d.%s", m->module, e, m->gate);
+        print_name(part, "%s.experts.%d.%s", module, e, m->gate);
         TQ_TRY(bind_linear(b, i, part, m->intermediate, c->hidden, m->expert_bias, &x->gate));
-        print_name(part, "%s.experts.%d.%s", m->module, e, m->up);
+        print_name(part, "%s.experts.%d.%s", module, e, m->up);
         TQ_TRY(bind_linear(b, i, part, m->intermediate, c->hidden, m->expert_bias, &x->up));
-        print_name(part, "%s.experts.%d.%s", m->module, e, m->down);
+        print_name(part, "%s.experts.%d.%s", module, e, m->down);
         TQ_TRY(bind_linear(b, i, part, c->hidden, m->intermediate, m->expert_bias, &x->down));
     }
     return TQ_OK;
@@ -329,7 +329,7 @@ static tq_status bind_moe(const binder *b, int i) {
     if (has(b, print_name(probe, "%.200s.gate_up_proj", path)) ||
         has(b, print_name(probe, "%.200s.gate_up_proj_blocks", path)))
         return bind_packed_experts(b, path, w);
-    return bind_single_experts(b, i, w);
+    return bind_single_experts(b, i, module, w);
 }
 
 /* ---- the model ------------------------------------------------------------------------------------------------------- */
