@@ -15,18 +15,22 @@ struct tq_model {
     tq_model_info info;
     char *path;
     json_t *config_json;
+    tq_gguf_model *gguf; /* NULL: the model is a directory */
     tq_weights *weights;
     tq_config config;
     tq_transformer *transformer;
     tq_backend *backend;
     pthread_mutex_t turn; /* held by the session that is evaluating */
-    tq_tokenizer *tokenizer;           /* NULL if the directory has none */
-    tq_chat_template *chat_template;   /* NULL if the directory has none */
+    tq_tokenizer *tokenizer;           /* NULL if there is none */
+    tq_chat_template *chat_template;   /* NULL if there is none */
     char *bos_token, *eos_token;       /* texts for the template; may be NULL */
     int32_t eos[TQ_MAX_EOS];
     int n_eos;
     tq_sampling sampling;
 };
+
+/* For a path to a GGUF file: what a directory's files say of a model, into an empty m with its path. */
+tq_status tq_model_read_gguf(tq_model *m, tq_error *err);
 
 bool tq_model_is_eos(const tq_model *model, int32_t id);
 

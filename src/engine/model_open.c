@@ -1,4 +1,4 @@
-/* model_open.c: a directory -> a model ready for sessions. */
+/* model_open.c: a directory or a GGUF file -> a model ready for sessions. */
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -160,10 +160,21 @@ static void report(const tq_model_params *p, double fraction) {
     if (p->progress) p->progress(p->progress_ctx, fraction);
 }
 
+static tq_status start_backend(tq_model *m, const tq_model_params *p, tq_error *err) {
+    TQ_TRY(tq_cpu_backend_new(p->n_threads, p->kernels, m->transformer->max_cols, &m->backend, err));
+    fill_info(m);
+    report(p, 1.0);
+    return TQ_OK;
+}
+
 static tq_status open_all(tq_model *m, const tq_model_params *p, tq_error *err) {
     struct stat st;
-    if (stat(m->path, &st) != 0) return tq_fail(err, TQ_NOT_FOUND, "%s: no such model directory", m->path);
-    if (!S_ISDIR(st.st_mode)) return tq_fail(err, TQ_INVALID, "%s: want a directory with config.json", m->path);
+    if (stat(m->path, &st) != 0) return tq_fail(err, TQ_NOT_FOUND, "%s: no such model directory or GGUF file", m->path);
+    if (S_ISREG(st.st_mode)) {
+        TQ_TRY(tq_model_read_gguf(m, err));
+        return start_backend(m, p, err);
+    }
+    if (!S_ISDIR(st.st_mode)) return tq_fail(err, TQ_INVALID, "%s: want a directory with config.json, or a GGUF file", m->path);
     char label[PATH_CAP];
     TQ_TRY(path_in(m->path, "config.json", label, sizeof label, err));
     TQ_TRY(read_json(m->path, "config.json", &m->config_json, err));
@@ -176,10 +187,7 @@ static tq_status open_all(tq_model *m, const tq_model_params *p, tq_error *err) 
     TQ_TRY(open_template(m, err));
     TQ_TRY(open_generation_config(m, err));
     report(p, 0.9);
-    TQ_TRY(tq_cpu_backend_new(p->n_threads, p->kernels, m->transformer->max_cols, &m->backend, err));
-    fill_info(m);
-    report(p, 1.0);
-    return TQ_OK;
+    return start_backend(m, p, err);
 }
 
 tq_status tq_model_open(const char *path, const tq_model_params *params, tq_model **out, tq_error *err) {
@@ -204,6 +212,7 @@ void tq_model_free(tq_model *m) {
     tq_tokenizer_free(m->tokenizer);
     tq_transformer_free(m->transformer);
     tq_weights_close(m->weights);
+    tq_gguf_model_close(m->gguf);
     json_decref(m->config_json);
     free(m->bos_token);
     free(m->eos_token);

@@ -9,7 +9,7 @@ void tq_free(void *pointer) { free(pointer); }
 
 static tq_status want_tokenizer(const tq_model *m, tq_error *err) {
     if (m->tokenizer) return TQ_OK;
-    return tq_fail(err, TQ_UNSUPPORTED, "%s: there is no tokenizer.json, so text cannot be read or written", m->path);
+    return tq_fail(err, TQ_UNSUPPORTED, "%s: there is no tokenizer, so text cannot be read or written", m->path);
 }
 
 tq_status tq_tokenize(const tq_model *model, const char *text, size_t text_len, bool parse_control, int32_t **ids,

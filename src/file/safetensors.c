@@ -20,7 +20,7 @@ typedef struct place {
 #define FAIL(at, code, format, ...)                                                                                    \
     tq_fail((at)->err, code, "%s: tensor %.200s: " format, (at)->label, (at)->name, __VA_ARGS__)
 
-static const char *const dtype_names[TQ_N_DTYPES] = {
+static const char *const dtype_names[TQ_N_DTYPES] = { /* NULL: a type that safetensors files have not */
     [TQ_F32] = "F32", [TQ_F16] = "F16", [TQ_BF16] = "BF16", [TQ_F64] = "F64",         [TQ_I64] = "I64",
     [TQ_I32] = "I32", [TQ_I16] = "I16", [TQ_I8] = "I8",     [TQ_U64] = "U64",         [TQ_U32] = "U32",
     [TQ_U16] = "U16", [TQ_U8] = "U8",   [TQ_BOOL] = "BOOL", [TQ_F8_E4M3] = "F8_E4M3", [TQ_F8_E5M2] = "F8_E5M2",
@@ -32,7 +32,7 @@ static tq_status read_dtype(const place *at, const json_t *json, tq_dtype *dtype
     const char *text = json_string_value(json);
     if (!text) return FAIL(at, TQ_FORMAT, "want a string as %s", "dtype");
     for (int i = 0; i < TQ_N_DTYPES; i++) {
-        if (strcmp(text, dtype_names[i]) == 0) {
+        if (dtype_names[i] && strcmp(text, dtype_names[i]) == 0) {
             *dtype = (tq_dtype)i;
             return TQ_OK;
         }

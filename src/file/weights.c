@@ -96,7 +96,7 @@ static tq_status map_file(const char *directory, const char *name, tq_file_map *
     return status;
 }
 
-static bool is_aligned(const tq_tensor *tensor) { return (uintptr_t)tensor->data % tq_dtype_bytes(tensor->dtype) == 0; }
+static bool is_aligned(const tq_tensor *tensor) { return (uintptr_t)tensor->data % tq_dtype_align(tensor->dtype) == 0; }
 
 /* Kernels read tensors in place and as their element type.  The format does not promise alignment, and files that MLX
  * itself wrote have a header of any length: what is not aligned to its element size is copied, everything else stays
@@ -247,7 +247,7 @@ static void describe(tq_weights *weights) {
         const tq_tensor *tensor = weights->by_order[i].tensor;
         tq_mlx_quantization how;
         char text[sizeof weights->description];
-        int64_t n_elements = (int64_t)(tensor->bytes / tq_dtype_bytes(tensor->dtype));
+        int64_t n_elements = (int64_t)(tensor->bytes / tq_dtype_bytes(tensor->dtype)) * tq_dtype_block(tensor->dtype);
         weights->bytes += (int64_t)tensor->bytes;
         if (part_of_quantized(weights, tensor, ".scales", &how) || part_of_quantized(weights, tensor, ".biases", &how))
             continue;
@@ -278,6 +278,35 @@ tq_status tq_weights_open(const char *directory, const json_t *config, tq_weight
         else if (status == TQ_NOT_FOUND) status = open_single(weights, directory, err);
         tq_file_map_close(&index);
     }
+    if (status != TQ_OK) {
+        tq_weights_close(weights);
+        return status;
+    }
+    describe(weights);
+    *out = weights;
+    return TQ_OK;
+}
+
+/* A shard of its own copy of the directory: what lies unaligned gets other addresses there. */
+static tq_status adopt_part(tq_weights *weights, const tq_gguf_part *part, tq_error *err) {
+    shard *s = &weights->shards[weights->n_shards++];
+    size_t bytes = (size_t)part->gguf.n_tensors * sizeof(tq_tensor);
+    s->name = strdup(part->path);
+    s->st.tensors = malloc(bytes + 1);
+    if (!s->name || !s->st.tensors) return tq_fail_memory(err, bytes, "a table of tensors");
+    memcpy(s->st.tensors, part->tensors, bytes);
+    s->st.n_tensors = part->gguf.n_tensors;
+    return align_tensors(s, err);
+}
+
+tq_status tq_weights_open_gguf(const tq_gguf_model *files, tq_weights **out, tq_error *err) {
+    *out = NULL;
+    tq_weights *weights = calloc(1, sizeof *weights);
+    if (!weights) return tq_fail_memory(err, sizeof *weights, "the weights");
+    weights->shards = calloc((size_t)files->n_parts, sizeof *weights->shards);
+    tq_status status = weights->shards ? TQ_OK : tq_fail_memory(err, sizeof *weights->shards, "a table of files");
+    for (int i = 0; i < files->n_parts && status == TQ_OK; i++) status = adopt_part(weights, &files->parts[i], err);
+    if (status == TQ_OK) status = build_table(weights, err);
     if (status != TQ_OK) {
         tq_weights_close(weights);
         return status;
@@ -389,8 +418,14 @@ static tq_status read_groups(const tq_weights *weights, const char *path, const 
     return TQ_OK;
 }
 
-static tq_status read_floats(const tq_tensor *weight, int n, int rows, int cols, tq_matrix *out, tq_error *err) {
+/* Floats as they are, or GGUF's blocks. */
+static tq_status read_plain(const tq_tensor *weight, int n, int rows, int cols, tq_matrix *out, tq_error *err) {
     char want[96];
+    if (tq_dtype_block(weight->dtype) > 1 && is_stack(weight, n, rows, cols)) {
+        *out = (tq_matrix){.kind = TQ_MATRIX_BLOCKS, .rows = n ? n * rows : rows, .cols = cols, .data = weight->data,
+                           .block_type = weight->dtype, .paired_rows = weight->paired_rows};
+        return TQ_OK;
+    }
     if (!is_float(weight->dtype) || !is_stack(weight, n, rows, cols)) {
         print_want(want, "f32, f16 or bf16", n, rows, cols, NULL, 0);
         return mismatch(weight, want, err);
@@ -398,7 +433,8 @@ static tq_status read_floats(const tq_tensor *weight, int n, int rows, int cols,
     tq_matrix_kind kind = weight->dtype == TQ_F32   ? TQ_MATRIX_F32
                           : weight->dtype == TQ_F16 ? TQ_MATRIX_F16
                                                     : TQ_MATRIX_BF16;
-    *out = (tq_matrix){.kind = kind, .rows = n ? n * rows : rows, .cols = cols, .data = weight->data};
+    *out = (tq_matrix){.kind = kind, .rows = n ? n * rows : rows, .cols = cols, .data = weight->data,
+                       .paired_rows = weight->paired_rows};
     return TQ_OK;
 }
 
@@ -411,7 +447,7 @@ static tq_status read_matrix(const tq_weights *weights, const char *path, int n,
     TQ_TRY(get_part(weights, path, ".weight", name, &weight, err));
     TQ_TRY(tq_mlx_quantization_of(&weights->quantization, path, has_scales, &quantized, &how, err));
     if (quantized) return read_groups(weights, path, weight, &how, n, rows, cols, out, err);
-    return read_floats(weight, n, rows, cols, out, err);
+    return read_plain(weight, n, rows, cols, out, err);
 }
 
 tq_status tq_weights_matrix(const tq_weights *weights, const char *path, int rows, int cols, tq_matrix *out,
@@ -444,7 +480,7 @@ tq_status tq_weights_stack(const tq_weights *weights, const char *path, int n, i
     char name[TENSOR_NAME_CAP];
     tq_matrix whole;
     const tq_tensor *bare = tq_weights_find(weights, path), *blocks = find_part(weights, path, "_blocks", name);
-    if (bare) TQ_TRY(read_floats(bare, n, rows, cols, &whole, err));
+    if (bare) TQ_TRY(read_plain(bare, n, rows, cols, &whole, err));
     else if (blocks) TQ_TRY(read_blocks(weights, path, blocks, n, rows, cols, &whole, err));
     else TQ_TRY(read_matrix(weights, path, n, rows, cols, &whole, err));
     for (int i = 0; i < n; i++) out[i] = tq_matrix_rows(&whole, i * rows, rows);

@@ -27,22 +27,28 @@ static tq_status read_parts(const json_t *root, tq_tokenizer *t, tq_error *err) 
     return tq_read_model(json_object_get(root, "model"), json_object_get(root, "added_tokens"), t, err);
 }
 
-tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err) {
+tq_status tq_tokenizer_from_json(const json_t *root, const char *label, tq_tokenizer **out, tq_error *err) {
     *out = NULL;
-    if (json_len > max_text) return tq_fail(err, TQ_UNSUPPORTED, "%s: larger than 1 GiB", label);
-    json_error_t place;
-    json_t *root = json_loadb(json, json_len, JSON_ALLOW_NUL, &place);
-    if (!root) return tq_fail(err, TQ_FORMAT, "%s: line %d: %s", label, place.line, place.text);
     tq_error inner = {0};
     tq_tokenizer *t = calloc(1, sizeof *t);
     tq_status status = t ? read_parts(root, t, &inner) : tq_fail_memory(&inner, sizeof *t, "a tokenizer");
-    json_decref(root);
     if (status == TQ_OK) {
         *out = t;
         return TQ_OK;
     }
     tq_tokenizer_free(t);
     return tq_fail(err, status, "%s: %s", label, inner.text);
+}
+
+tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err) {
+    *out = NULL;
+    if (json_len > max_text) return tq_fail(err, TQ_UNSUPPORTED, "%s: larger than 1 GiB", label);
+    json_error_t place;
+    json_t *root = json_loadb(json, json_len, JSON_ALLOW_NUL, &place);
+    if (!root) return tq_fail(err, TQ_FORMAT, "%s: line %d: %s", label, place.line, place.text);
+    tq_status status = tq_tokenizer_from_json(root, label, out, err);
+    json_decref(root);
+    return status;
 }
 
 void tq_tokenizer_free(tq_tokenizer *t) {

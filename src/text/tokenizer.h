@@ -4,6 +4,7 @@
 #ifndef TQ_TEXT_TOKENIZER_H
 #define TQ_TEXT_TOKENIZER_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,7 +17,14 @@ typedef struct tq_tokenizer tq_tokenizer;
  * "truncation" and "padding" are passed over: they are habits of whoever saved the file, not part of the model, and
  * nothing is ever cut or padded here. */
 tq_status tq_tokenizer_new(const char *json, size_t json_len, const char *label, tq_tokenizer **out, tq_error *err);
+/* The same from the parsed object, which is not kept. */
+tq_status tq_tokenizer_from_json(const json_t *root, const char *label, tq_tokenizer **out, tq_error *err);
 void tq_tokenizer_free(tq_tokenizer *tokenizer);
+
+/* For a vocabulary whose merges follow from scores, as SentencePiece has it: two neighbours merge if their union is a
+ * token, the highest score first.  scores, merges: (vocab_size); tokens with merges[id] false take no part.  To be
+ * called once, before the tokenizer is used; NaN scores are the caller's to refuse. */
+tq_status tq_tokenizer_merge_by_score(tq_tokenizer *tokenizer, const float *scores, const bool *merges, tq_error *err);
 
 /* A growing list of ids; zero-initialised is empty; release with free(list.ids). */
 typedef struct tq_ids {

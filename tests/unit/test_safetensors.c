@@ -86,7 +86,7 @@ static void every_dtype_is_known(void **state) {
                  {"I64", TQ_I64, 8},         {"I32", TQ_I32, 4},         {"I16", TQ_I16, 2},  {"I8", TQ_I8, 1},
                  {"U64", TQ_U64, 8},         {"U32", TQ_U32, 4},         {"U16", TQ_U16, 2},  {"U8", TQ_U8, 1},
                  {"F8_E4M3", TQ_F8_E4M3, 1}, {"F8_E5M2", TQ_F8_E5M2, 1}, {"BOOL", TQ_BOOL, 1}};
-    assert_int_equal(sizeof cases / sizeof *cases, TQ_N_DTYPES);
+    assert_int_equal(sizeof cases / sizeof *cases, TQ_Q4_0); /* the first that GGUF alone has */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char header[200];
         snprintf(header, sizeof header, "{\"t\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[0,%d]}}",

@@ -44,7 +44,20 @@ static void gemm_task(void *ctx, int task, int worker) {
     add_bias(job, row0, n_rows);
 }
 
-static void matmul(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
+/* Heads whose rows stand as rotary pairs, back to halves.  One head at a time: n is the rows of a token. */
+static void part_pairs(const tq_matrix *w, int n, float *y) {
+    int size = w->paired_rows, half = size / 2;
+    float head[TQ_PAIRED_ROWS_MAX];
+    for (size_t at = 0, end = (size_t)n * (size_t)w->rows; at < end; at += (size_t)size) {
+        memcpy(head, y + at, (size_t)size * sizeof *head);
+        for (int i = 0; i < half; i++) {
+            y[at + (size_t)i] = head[2 * i];
+            y[at + (size_t)(i + half)] = head[2 * i + 1];
+        }
+    }
+}
+
+static void matmul_as_stored(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
     tq_cpu_backend *c = cpu(backend);
     if (n > TQ_SINGLE_TOKENS) {
         matmul_job job = {.cpu = c, .w = w, .bias = bias, .x = x, .n = n, .y = y};
@@ -59,6 +72,11 @@ static void matmul(tq_backend *backend, const tq_matrix *w, const float *bias, c
     }
     matmul_job job = {.cpu = c, .w = w, .bias = bias, .inputs = inputs, .n = n, .y = y};
     tq_pool_run(c->pool, gemv_task, &job, ceil_div((size_t)w->rows, GEMV_ROWS));
+}
+
+static void matmul(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
+    matmul_as_stored(backend, w, bias, x, n, y);
+    if (w->paired_rows) part_pairs(w, n, y);
 }
 
 /* ---- rows and runs ----------------------------------------------------------------------------------------------- */

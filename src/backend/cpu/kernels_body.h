@@ -315,8 +315,9 @@ static void unpack_affine(const uint8_t *stream, int bits, int n, float s, float
 }
 
 #include "backend/cpu/kernels_small_floats.h"
+#include "backend/cpu/kernels_blocks.h"
 
-/* Columns col0..col0+n of a row.  For AFFINE col0 and n are multiples of the group. */
+/* Columns col0..col0+n of a row.  For AFFINE col0 and n are multiples of the group, for BLOCKS of the block. */
 static void unpack_columns(const tq_matrix *w, int row, int col0, int n, bool split, float *dst) {
     size_t at = (size_t)row * (size_t)w->cols + (size_t)col0;
     int i = 0;
@@ -341,6 +342,7 @@ static void unpack_columns(const tq_matrix *w, int row, int col0, int n, bool sp
     case TQ_MATRIX_MXFP4:
     case TQ_MATRIX_MXFP8:
     case TQ_MATRIX_NVFP4: unpack_small_floats(w, row, col0, n, dst); return;
+    case TQ_MATRIX_BLOCKS: unpack_blocks(w, row, col0, n, dst); return;
     case TQ_N_MATRIX_KINDS: return;
     }
 }
@@ -350,6 +352,7 @@ static void unpack_row(const tq_matrix *w, int row, float *dst) { unpack_columns
 /* ---- weights: matrix times vector --------------------------------------------------------------------------------------- */
 
 static void gemv_prepare(const tq_matrix *w, tq_gemv_input *input) {
+    if (w->kind == TQ_MATRIX_BLOCKS) prepare_blocks(w, input);
     if (w->kind != TQ_MATRIX_AFFINE || w->bits != 4) return;
     for (int base = 0; base < w->cols; base += 2 * VL)
         for (int i = 0; i < VL; i++) {
@@ -421,6 +424,19 @@ static void gemv_affine4(const tq_matrix *w, int row, const tq_gemv_input *input
     if (n_inputs) dot_affine4(w, row, inputs, 1, y, ldy);
 }
 
+/* A row of GGUF blocks against the input. */
+static float dot_blocks(const tq_matrix *w, int row, const uint8_t *blocks, const tq_gemv_input *input, float *scratch) {
+    switch (w->block_type) {
+    case TQ_Q8_0: return dot_q8_0(blocks, w->cols, input);
+    case TQ_Q4_0: return dot_q4_0(blocks, w->cols, input);
+    case TQ_Q4_K: return dot_q4_k(blocks, w->cols, input);
+    case TQ_Q6_K: return dot_q6_k(blocks, w->cols, input);
+    default:
+        unpack_blocks(w, row, 0, w->cols, scratch);
+        return dot_plain(scratch, input->x, w->cols, TQ_MATRIX_F32);
+    }
+}
+
 static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *inputs, int n_inputs, float *y, int ldy,
                  float *scratch) {
     size_t row_bytes = tq_matrix_row_bytes(w);
@@ -430,13 +446,16 @@ static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *
             gemv_affine4(w, row0 + i, inputs, n_inputs, y + i, ldy);
             continue;
         }
-        if (w->kind >= TQ_MATRIX_AFFINE) unpack_row(w, row0 + i, scratch);
+        bool in_place = w->kind == TQ_MATRIX_F32 || w->kind == TQ_MATRIX_F16 || w->kind == TQ_MATRIX_BF16 ||
+                        w->kind == TQ_MATRIX_BLOCKS;
+        if (!in_place) unpack_row(w, row0 + i, scratch);
         for (int t = 0; t < n_inputs; t++) {
             float *at = y + (size_t)t * (size_t)ldy + i;
             switch (w->kind) {
             case TQ_MATRIX_F32: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_F32); break;
             case TQ_MATRIX_F16: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_F16); break;
             case TQ_MATRIX_BF16: *at = dot_plain(row, inputs[t].x, w->cols, TQ_MATRIX_BF16); break;
+            case TQ_MATRIX_BLOCKS: *at = dot_blocks(w, row0 + i, row, &inputs[t], scratch); break;
             default: *at = dot_plain(scratch, inputs[t].x, w->cols, TQ_MATRIX_F32);
             }
         }

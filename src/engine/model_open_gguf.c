@@ -1,0 +1,67 @@
+/* model_open_gguf.c: a GGUF file, or the first of several -> what model_open.c reads from a directory's files. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/gguf_text.h"
+#include "engine/model.h"
+#include "model/config_gguf.h"
+
+/* ---- control tokens ------------------------------------------------------------------------------------------------ */
+
+static void add_eos(tq_model *m, int64_t id) {
+    if (m->n_eos < TQ_MAX_EOS && !tq_model_is_eos(m, (int32_t)id)) m->eos[m->n_eos++] = (int32_t)id;
+}
+
+/* The text of a token, for the template; NULL: no such token. */
+static char *token_text(const tq_tokenizer *tokenizer, int64_t id) {
+    size_t n = tq_tokenizer_piece(tokenizer, (int32_t)id, true, NULL, 0);
+    char *text = n ? malloc(n + 1) : NULL;
+    if (!text) return NULL;
+    tq_tokenizer_piece(tokenizer, (int32_t)id, true, text, n);
+    text[n] = 0;
+    return text;
+}
+
+/* "eos_token_id" is one token, and a turn may end with others: those that have a key, and those that are known by their
+ * text, as generation_config.json would list them. */
+static tq_status read_control_tokens(tq_model *m, const tq_gguf *head, tq_error *err) {
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    static const char *const texts[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>",
+                                        "<|return|>", "<|call|>"};
+    bool found;
+    int64_t id;
+    if (!m->tokenizer) return TQ_OK;
+    int64_t last = tq_tokenizer_vocab_size(m->tokenizer) - 1;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        TQ_TRY(tq_gguf_integer(head, keys[i], 0, last, &found, &id, err));
+        if (!found) continue;
+        add_eos(m, id);
+        if (i == 0) m->eos_token = token_text(m->tokenizer, id);
+    }
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        id = tq_tokenizer_find(m->tokenizer, texts[i]);
+        if (id >= 0 && tq_tokenizer_is_special(m->tokenizer, (int32_t)id)) add_eos(m, id);
+    }
+    TQ_TRY(tq_gguf_integer(head, "tokenizer.ggml.bos_token_id", 0, last, &found, &id, err));
+    if (found) m->bos_token = token_text(m->tokenizer, id);
+    return TQ_OK;
+}
+
+/* ---- the model ----------------------------------------------------------------------------------------------------- */
+
+tq_status tq_model_read_gguf(tq_model *m, tq_error *err) {
+    TQ_TRY(tq_gguf_model_open(m->path, &m->gguf, err));
+    const tq_gguf *head = tq_gguf_model_head(m->gguf);
+    TQ_TRY(tq_config_from_gguf(m->gguf, &m->config_json, err));
+    TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
+    TQ_TRY(tq_weights_open_gguf(m->gguf, &m->weights, err));
+    TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
+    TQ_TRY(tq_gguf_tokenizer(head, &m->tokenizer, err));
+    TQ_TRY(read_control_tokens(m, head, err));
+    m->sampling = tq_sampling_default();
+    bool found;
+    tq_gguf_string source;
+    TQ_TRY(tq_gguf_text(head, "tokenizer.chat_template", &found, &source, err));
+    return found ? tq_chat_template_new(source.text, source.length, &m->chat_template, err) : TQ_OK;
+}

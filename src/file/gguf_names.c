@@ -1,0 +1,61 @@
+/* gguf_names.c: a table of names.  A new family is a row where its parts have names of their own. */
+#include "file/gguf_names.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Of rows that match, the first: those of one architecture stand before those of all. */
+static const struct part {
+    const char *architecture; /* NULL: all */
+    const char *gguf, *hugging_face;
+    tq_gguf_change change;
+} layer_parts[] = {
+    {"llama", "attn_q", "self_attn.q_proj", TQ_GGUF_PAIRED_QUERY},
+    {"llama", "attn_k", "self_attn.k_proj", TQ_GGUF_PAIRED_KEY},
+    {NULL, "attn_norm", "input_layernorm", TQ_GGUF_SAME},
+    {NULL, "ffn_norm", "post_attention_layernorm", TQ_GGUF_SAME},
+    {NULL, "attn_q", "self_attn.q_proj", TQ_GGUF_SAME},
+    {NULL, "attn_k", "self_attn.k_proj", TQ_GGUF_SAME},
+    {NULL, "attn_v", "self_attn.v_proj", TQ_GGUF_SAME},
+    {NULL, "attn_output", "self_attn.o_proj", TQ_GGUF_SAME},
+    {NULL, "attn_q_norm", "self_attn.q_norm", TQ_GGUF_SAME},
+    {NULL, "attn_k_norm", "self_attn.k_norm", TQ_GGUF_SAME},
+    {NULL, "ffn_gate", "mlp.gate_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_up", "mlp.up_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_down", "mlp.down_proj", TQ_GGUF_SAME},
+};
+
+static const struct {
+    const char *gguf, *hugging_face;
+} whole_parts[] = {
+    {"token_embd", "model.embed_tokens"},
+    {"output_norm", "model.norm"},
+    {"output", "lm_head"},
+};
+
+static bool is_part(const char *part, const char *name, size_t length) {
+    return strlen(part) == length && memcmp(part, name, length) == 0;
+}
+
+bool tq_gguf_rename(const char *architecture, const char *name, char *out, size_t cap, tq_gguf_change *change) {
+    *change = TQ_GGUF_SAME;
+    const char *dot = strrchr(name, '.'); /* before "weight" or "bias" */
+    if (!dot || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0)) return false;
+    if (strncmp(name, "blk.", 4) != 0) {
+        for (size_t i = 0; i < sizeof whole_parts / sizeof *whole_parts; i++)
+            if (is_part(whole_parts[i].gguf, name, (size_t)(dot - name)))
+                return (size_t)snprintf(out, cap, "%s%s", whole_parts[i].hugging_face, dot) < cap;
+        return false;
+    }
+    const char *layer = name + 4, *part = layer + strspn(layer, "0123456789");
+    if (part == layer || *part++ != '.' || part >= dot) return false;
+    for (size_t i = 0; i < sizeof layer_parts / sizeof *layer_parts; i++) {
+        const struct part *row = &layer_parts[i];
+        if (row->architecture && strcmp(row->architecture, architecture) != 0) continue;
+        if (!is_part(row->gguf, part, (size_t)(dot - part))) continue;
+        *change = row->change;
+        return (size_t)snprintf(out, cap, "model.layers.%.*s.%s%s", (int)(part - 1 - layer), layer, row->hugging_face,
+                                dot) < cap;
+    }
+    return false;
+}
