@@ -2,6 +2,7 @@
  *
  * Reads requests from stdin: a letter, a 32-bit length (this machine's byte order), that many bytes.
  *   L tokenizer.json            make a tokenizer of it
+ *   G GGUF file                 make one of its vocabulary
  *   E flag byte, text           ids, as 32-bit integers; flag 1: control tokens are recognised
  *   D ids                       the bytes of these tokens, control tokens included
  *   S n, n x (start, length), text   ids, control tokens only within the ranges
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/gguf_text.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -94,6 +96,16 @@ static void render(const char *bytes, size_t n) {
     tq_chat_template_free(tmpl);
 }
 
+static tq_status make_from_gguf(const char *bytes, size_t n, tq_tokenizer **out, tq_error *err) {
+    tq_gguf gguf;
+    *out = NULL;
+    tq_status status = tq_gguf_parse(bytes, n, "file.gguf", &gguf, err);
+    if (status != TQ_OK) return status;
+    status = tq_gguf_tokenizer(&gguf, out, err);
+    tq_gguf_free(&gguf);
+    return status;
+}
+
 int main(void) {
     tq_tokenizer *tokenizer = NULL;
     char letter;
@@ -101,10 +113,11 @@ int main(void) {
     while (fread(&letter, 1, 1, stdin) == 1 && fread(&n, sizeof n, 1, stdin) == 1) {
         char *bytes = malloc((size_t)n + 1);
         if (!bytes || (n && fread(bytes, n, 1, stdin) != 1)) return 1;
-        if (letter == 'L') {
+        if (letter == 'L' || letter == 'G') {
             tq_error err;
             tq_tokenizer_free(tokenizer);
-            tq_status status = tq_tokenizer_new(bytes, n, "tokenizer.json", &tokenizer, &err);
+            tq_status status = letter == 'L' ? tq_tokenizer_new(bytes, n, "tokenizer.json", &tokenizer, &err)
+                                             : make_from_gguf(bytes, n, &tokenizer, &err);
             if (status != TQ_OK) answer_error(status, &err);
             else answer(0, NULL, 0, NULL, 0);
         } else if (letter == 'E' && tokenizer) {
