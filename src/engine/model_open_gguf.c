@@ -55,6 +55,7 @@ tq_status tq_model_read_gguf(tq_model *m, tq_error *err) {
     const tq_gguf *head = tq_gguf_model_head(m->gguf);
     TQ_TRY(tq_config_from_gguf(m->gguf, &m->config_json, err));
     TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
+    m->config.norm_offset = 0; /* GGUF's norms are stored as they are used */
     TQ_TRY(tq_weights_open_gguf(m->gguf, &m->weights, err));
     TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
     TQ_TRY(tq_gguf_tokenizer(head, &m->tokenizer, err));

@@ -48,7 +48,7 @@ static tq_status rename_tensors(const tq_gguf_model *model, tq_gguf_part *part, 
         tq_gguf_change change;
         *tensor = part->gguf.tensors[i];
         if (!tq_gguf_rename(model->architecture, tensor->name, part->names + used, RENAMED_CAP, &change)) continue;
-        if (change != TQ_GGUF_SAME) TQ_TRY(find_pairs(model, change, tensor, err));
+        if (change == TQ_GGUF_PAIRED_QUERY || change == TQ_GGUF_PAIRED_KEY) TQ_TRY(find_pairs(model, change, tensor, err));
         tensor->name = part->names + used;
         used += strlen(tensor->name) + 1;
     }

@@ -12,7 +12,26 @@ static const struct part {
 } layer_parts[] = {
     {"llama", "attn_q", "self_attn.q_proj", TQ_GGUF_PAIRED_QUERY},
     {"llama", "attn_k", "self_attn.k_proj", TQ_GGUF_PAIRED_KEY},
+    {"granite", "attn_q", "self_attn.q_proj", TQ_GGUF_PAIRED_QUERY},
+    {"granite", "attn_k", "self_attn.k_proj", TQ_GGUF_PAIRED_KEY},
+    {"smollm3", "attn_q", "self_attn.q_proj", TQ_GGUF_PAIRED_QUERY},
+    {"smollm3", "attn_k", "self_attn.k_proj", TQ_GGUF_PAIRED_KEY},
+    {"gemma2", "ffn_norm", "pre_feedforward_layernorm", TQ_GGUF_SAME},
+    {"gemma3", "ffn_norm", "pre_feedforward_layernorm", TQ_GGUF_SAME},
+    {"glm4", "post_attention_norm", "post_self_attn_layernorm", TQ_GGUF_SAME},
+    {"glm4", "post_ffw_norm", "post_mlp_layernorm", TQ_GGUF_SAME},
+    {"glm4", "ffn_up", "mlp.gate_up_proj", TQ_GGUF_SAME},
+    {"phi3", "ffn_up", "mlp.gate_up_proj", TQ_GGUF_SAME},
+    {"gpt-oss", "ffn_gate_inp", "mlp.router", TQ_GGUF_SAME},
     {NULL, "attn_norm", "input_layernorm", TQ_GGUF_SAME},
+    {NULL, "post_attention_norm", "post_attention_layernorm", TQ_GGUF_SAME},
+    {NULL, "post_ffw_norm", "post_feedforward_layernorm", TQ_GGUF_SAME},
+    {NULL, "attn_qkv", "self_attn.qkv_proj", TQ_GGUF_SAME},
+    {NULL, "attn_sinks", "self_attn.sinks", TQ_GGUF_BARE},
+    {NULL, "ffn_gate_inp", "mlp.gate", TQ_GGUF_SAME},
+    {NULL, "ffn_gate_exps", "mlp.switch_mlp.gate_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_up_exps", "mlp.switch_mlp.up_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_down_exps", "mlp.switch_mlp.down_proj", TQ_GGUF_SAME},
     {NULL, "ffn_norm", "post_attention_layernorm", TQ_GGUF_SAME},
     {NULL, "attn_q", "self_attn.q_proj", TQ_GGUF_SAME},
     {NULL, "attn_k", "self_attn.k_proj", TQ_GGUF_SAME},
@@ -55,7 +74,7 @@ bool tq_gguf_rename(const char *architecture, const char *name, char *out, size_
         if (!is_part(row->gguf, part, (size_t)(dot - part))) continue;
         *change = row->change;
         return (size_t)snprintf(out, cap, "model.layers.%.*s.%s%s", (int)(part - 1 - layer), layer, row->hugging_face,
-                                dot) < cap;
+                                row->change == TQ_GGUF_BARE ? "" : dot) < cap;
     }
     return false;
 }

@@ -10,6 +10,7 @@ typedef enum tq_gguf_change {
     TQ_GGUF_SAME,
     TQ_GGUF_PAIRED_QUERY, /* rows of each head stand as rotary pairs */
     TQ_GGUF_PAIRED_KEY,
+    TQ_GGUF_BARE, /* the other name does not end in ".weight" */
 } tq_gguf_change;
 
 /* "blk.3.attn_q.weight" of "llama" -> "model.layers.3.self_attn.q_proj.weight".  False where there is no such name, or

@@ -9,10 +9,20 @@
 static const struct architecture {
     const char *name, *model_type;
     const char *also; /* what the converter takes for granted, as JSON; NULL: nothing */
+    bool exact_yarn;  /* the ramp of its yarn is not rounded to whole pairs */
 } architectures[] = {
-    {"llama", "llama", NULL},
-    {"qwen2", "qwen2", NULL},
-    {"qwen3", "qwen3", NULL},
+    {"llama", "llama", NULL, false}, /* and mistral, mixtral */
+    {"qwen2", "qwen2", NULL, false},
+    {"qwen3", "qwen3", NULL, false},
+    {"qwen3moe", "qwen3_moe", "{\"norm_topk_prob\": true}", false},
+    {"olmo2", "olmo2", NULL, false},
+    {"phi3", "phi3", NULL, false},
+    {"granite", "granite", NULL, false},
+    {"smollm3", "smollm3", NULL, false},
+    {"gemma2", "gemma2", NULL, false},
+    {"gemma3", "gemma3_text", NULL, false},
+    {"glm4", "glm4", "{\"attention_bias\": true}", false},
+    {"gpt-oss", "gpt_oss", "{\"attention_bias\": true}", true},
 };
 
 /* "<architecture>.<gguf>" -> "<config>".  A missing key is left out: config.c knows which it needs. */
@@ -34,6 +44,11 @@ static const struct {
     {"expert_feed_forward_length", "moe_intermediate_size"},
     {"attn_logit_softcapping", "attn_logit_softcapping"},
     {"final_logit_softcapping", "final_logit_softcapping"},
+    {"rope.freq_base_swa", "rope_local_base_freq"},
+    {"attention.scale", "attention_multiplier"},
+    {"embedding_scale", "embedding_multiplier"},
+    {"residual_scale", "residual_multiplier"},
+    {"logit_scale", "logits_scaling"},
 };
 
 enum { KEY_CAP = 160 };
@@ -115,14 +130,12 @@ static tq_status add_divisors(const builder *b, const char *name, const char *ke
 
 /* "rope.scaling.type": none, linear, yarn.  Tensors of divisors are a longrope; Llama 3's scaling stands there too, as
  * one list for all contexts. */
-static tq_status add_rope(const builder *b) {
+static tq_status add_rope(const builder *b, bool exact_yarn) {
     static const struct {
         const char *gguf, *config;
     } parts[] = {
         {"rope.scaling.factor", "factor"},
         {"rope.scaling.original_context_length", "original_max_position_embeddings"},
-        {"rope.scaling.attn_factor", "attention_factor"},
-        {"rope.scaling.yarn_attn_factor", "attention_factor"},
         {"rope.scaling.yarn_beta_fast", "beta_fast"},
         {"rope.scaling.yarn_beta_slow", "beta_slow"},
     };
@@ -151,9 +164,50 @@ static tq_status add_rope(const builder *b) {
         TQ_TRY(copy_key(&inner, "rope.scaling.original_context_length", "original_max_position_embeddings"));
         return copy_key(&inner, "rope.scaling.attn_factor", "attention_factor");
     }
+    static const char *const ones[] = {"rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor",
+                                       "rope.scaling.yarn_ext_factor"};
+    for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) {
+        double value = 1;
+        find(b, ones[i], key);
+        TQ_TRY(tq_gguf_number(b->head, key, &found, &value, b->err));
+        if (value != 1)
+            return tq_fail(b->err, TQ_UNSUPPORTED, "%s: %s: only 1 is supported, the file has %g", b->head->label, key, value);
+    }
     TQ_TRY(put(&inner, "rope_type", json_stringn(type.text, type.length)));
+    if (exact_yarn) TQ_TRY(put(&inner, "truncate", json_false()));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) TQ_TRY(copy_key(&inner, parts[i].gguf, parts[i].config));
     return TQ_OK;
+}
+
+/* Which layers slide, where a list says it; Gemma's scale of queries, which follows from its size. */
+static tq_status add_layers(const builder *b) {
+    char key[KEY_CAP];
+    const tq_gguf_entry *pattern = find(b, "attention.sliding_window_pattern", key);
+    if (pattern && pattern->is_array) {
+        if (pattern->type != TQ_GGUF_BOOL) return tq_fail(b->err, TQ_FORMAT, "%s: %s: want bools", b->head->label, key);
+        json_t *types = json_array();
+        TQ_TRY(put(b, "layer_types", types));
+        for (uint64_t i = 0; i < pattern->n; i++)
+            if (json_array_append_new(types, json_string(pattern->data[i] ? "sliding_attention" : "full_attention")) != 0)
+                return tq_fail(b->err, TQ_NO_MEMORY, "%s: out of memory for its config", b->head->label);
+    } else if (pattern) {
+        TQ_TRY(copy_key(b, "attention.sliding_window_pattern", "sliding_window_pattern"));
+    }
+    if (strncmp(b->files->architecture, "gemma", 5) != 0) return TQ_OK;
+    json_int_t n_layers = json_integer_value(json_object_get(b->config, "num_hidden_layers"));
+    json_int_t heads = json_integer_value(json_object_get(b->config, "num_attention_heads"));
+    json_int_t hidden = json_integer_value(json_object_get(b->config, "hidden_size"));
+    bool largest = n_layers == (b->files->architecture[5] == '2' ? 46 : 62) && heads > 0; /* the models of 27B */
+    json_t *width = json_object_get(b->config, "head_dim");
+    return put(b, "query_pre_attn_scalar", largest ? json_integer(hidden / heads) : json_incref(width));
+}
+
+/* The architecture llama is three families: experts make it mixtral, windows mistral. */
+static const char *family_of(const builder *b, const struct architecture *row) {
+    if (strcmp(row->name, "llama") != 0) return row->model_type;
+    return json_integer_value(json_object_get(b->config, "num_experts")) > 0     ? "mixtral"
+           : json_integer_value(json_object_get(b->config, "sliding_window")) > 0 ? "mistral"
+                                                                                  : row->model_type;
 }
 
 /* What only the tensors tell. */
@@ -189,7 +243,6 @@ static tq_status build(const builder *b) {
         return tq_fail(b->err, TQ_UNSUPPORTED, "%s: architecture \"%s\" is not supported: want one of %s", b->head->label,
                        b->files->architecture, names);
     }
-    TQ_TRY(put(b, "model_type", json_string(row->model_type)));
     if (row->also) {
         json_t *also = json_loads(row->also, 0, NULL);
         bool done = also && json_object_update(b->config, also) == 0;
@@ -197,8 +250,11 @@ static tq_status build(const builder *b) {
         if (!done) return tq_fail(b->err, TQ_NO_MEMORY, "%s: out of memory for its config", b->head->label);
     }
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) TQ_TRY(copy_key(b, keys[i].gguf, keys[i].config));
+    TQ_TRY(put(b, "model_type", json_string(family_of(b, row))));
+    if (strcmp(row->model_type, "qwen3_moe") != 0) json_object_del(b->config, "moe_intermediate_size"); /* said twice */
     TQ_TRY(check_widths(b));
-    TQ_TRY(add_rope(b));
+    TQ_TRY(add_rope(b, row->exact_yarn));
+    TQ_TRY(add_layers(b));
     TQ_TRY(add_facts(b));
     return check_vocabulary(b);
 }

@@ -8,7 +8,15 @@ import numpy as np
 import safetensors_io as st
 
 T = gguf.GGMLQuantizationType
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+A = gguf.MODEL_ARCH
+ARCHITECTURES = {"llama": A.LLAMA, "mistral": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "qwen3": A.QWEN3,
+                 "qwen3_moe": A.QWEN3MOE, "olmo2": A.OLMO2, "phi3": A.PHI3, "granite": A.GRANITE, "smollm3": A.SMOLLM3,
+                 "gemma2": A.GEMMA2, "gemma3_text": A.GEMMA3, "glm4": A.GLM4, "gpt_oss": A.GPT_OSS}
+PAIRED = ("llama", "mistral", "mixtral", "granite", "smollm3")
+
+
+def architecture(config):
+    return gguf.MODEL_ARCH_NAMES[ARCHITECTURES[config["model_type"]]]
 
 
 def permute(weights, n_heads):
@@ -50,15 +58,64 @@ def add_config(writer, config):
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     rope = config.get("rope_parameters") or {}
-    writer.add_rope_freq_base(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+    if "full_attention" in rope:
+        writer.add_rope_freq_base(rope["full_attention"]["rope_theta"])
+        writer.add_float32(f"{writer.arch}.rope.freq_base_swa", rope["sliding_attention"]["rope_theta"])
+    else:
+        writer.add_rope_freq_base(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     if rope.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
     dim = config.get("head_dim") or config["hidden_size"] // heads
-    writer.add_rope_dimension_count(dim)
+    writer.add_rope_dimension_count(int(dim * rope.get("partial_rotary_factor", 1)))
+    if config.get("sliding_window"):
+        writer.add_sliding_window(config["sliding_window"])
+        if config.get("layer_types"):
+            writer.add_array(f"{writer.arch}.attention.sliding_window_pattern",
+                             [t == "sliding_attention" for t in config["layer_types"]])
+    for key, add in (("num_local_experts", writer.add_expert_count), ("num_experts_per_tok", writer.add_expert_used_count),
+                     ("moe_intermediate_size", writer.add_expert_feed_forward_length),
+                     ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
+                     ("final_logit_softcapping", writer.add_final_logit_softcapping),
+                     ("attention_multiplier", writer.add_attention_scale),
+                     ("embedding_multiplier", writer.add_embedding_scale),
+                     ("residual_multiplier", writer.add_residual_scale), ("logits_scaling", writer.add_logit_scale)):
+        if config.get(key):
+            add(config[key])
     writer.add_key_length(dim)
     writer.add_value_length(dim)
     writer.add_vocab_size(config["vocab_size"])
+
+
+def prepare(config, tensors):
+    """What the converters do to weights besides pairs: stack experts, part gpt-oss's, add 1 to Gemma's norms."""
+    out, experts = {}, {}
+    for name, array in tensors.items():
+        if config["model_type"].startswith("gemma") and name.endswith("norm.weight"):
+            array = array + np.float32(1)
+        if ".experts." not in name:
+            out[name.replace("block_sparse_moe", "mlp")] = array
+            continue
+        path, rest = name.replace("block_sparse_moe", "mlp").split(".experts.")
+        if config["model_type"] == "gpt_oss":
+            bias = rest.endswith("_bias")
+            part = rest.removesuffix("_bias")
+            array = array if bias else array.swapaxes(1, 2)
+            end = ".bias" if bias else ".weight"
+            if part == "gate_up_proj":
+                out[f"{path}.experts.gate_proj{end}"] = array[:, ::2]
+                out[f"{path}.experts.up_proj{end}"] = array[:, 1::2]
+            else:
+                out[f"{path}.experts.down_proj{end}"] = array
+            continue
+        number, part, _ = rest.split(".")
+        part = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}.get(part, part)
+        experts.setdefault(f"{path}.experts.{part}.weight", {})[int(number)] = array
+    return out | {name: np.stack([parts[i] for i in range(len(parts))]) for name, parts in experts.items()}
 
 
 def add_weights(writer, config, tensors, type_of, blocks=None):
@@ -67,14 +124,20 @@ def add_weights(writer, config, tensors, type_of, blocks=None):
     family = config["model_type"]
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    for name, array in tensors.items():
+    for name, array in prepare(config, tensors).items():
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        kind = T.F32 if array.ndim == 1 else type_of(name)
+        if new is None and name == "lm_head.weight":
+            new = "output.weight"  # Gemma's models have none, its goldens do
+        if name.endswith("sinks"):
+            new += ".weight"
+        if new is None:
+            raise KeyError(f"{family}: {name}")
+        kind = T.F32 if array.ndim == 1 or name.endswith(".bias") else type_of(name)
         data = (blocks or {}).get(name)
         if data is None:
             data = array if kind == T.F32 else gguf.quants.quantize(array, kind)
         part = name.split(".")[-2]
-        if family == "llama" and part in heads:
+        if family in PAIRED and part in heads:
             data = permute(data, heads[part])
         writer.add_tensor(new, np.ascontiguousarray(data), raw_dtype=kind)
     factors = rope_factors(config) if family == "llama" else None

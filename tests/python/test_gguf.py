@@ -139,11 +139,13 @@ def random_blocks(rng, kind, shape):
 
 def test_goldens(temporary):
     """The tiny models of other implementations: q and k rows in pairs, Llama 3's scaling as a tensor, biases, tied heads."""
-    for family, kind in itertools.product(["llama", "llama2", "qwen2"], [T.F32, T.BF16]):
+    families = ["llama", "llama2", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "olmo2", "phi3", "granite", "smollm3",
+                "gemma2", "gemma3", "glm4", "gpt_oss"]
+    for family, kind in itertools.product(families, [T.F32, T.BF16]):
         directory = ROOT / "tests" / "goldens" / family
         config, tensors = models.read_directory(directory)
         path = os.path.join(temporary, f"{family}-{kind.name}.gguf")
-        writer = gguf.GGUFWriter(path, config["model_type"])
+        writer = gguf.GGUFWriter(path, models.architecture(config))
         models.add_config(writer, config)
         models.add_weights(writer, config, tensors, lambda name: kind)
         models.finish(writer)
