@@ -42,7 +42,8 @@ typedef struct tq_model_params {
     void *progress_ctx;
 } tq_model_params;
 
-/* Open a Hugging Face or MLX directory: config.json, *.safetensors, tokenizer.json.  params may be NULL. */
+/* Open a Hugging Face or MLX directory (config.json, *.safetensors, tokenizer.json) or a GGUF file, of a split the first.
+ * params may be NULL. */
 TQ_API tq_status tq_model_open(const char *path, const tq_model_params *params, tq_model **out, tq_error *err);
 TQ_API void tq_model_free(tq_model *model); /* after its sessions; NULL is fine */
 

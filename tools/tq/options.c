@@ -217,7 +217,7 @@ void options_add_model(options *o, model_options *model) {
                                 .argument = "DIR",
                                 .type = OPTION_STRING,
                                 .to = &model->model,
-                                .help = "a Hugging Face or MLX directory (default: $TQ_MODEL, else the bundled one)"});
+                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one)"});
     add_int(o, "threads", "N", &model->threads, 0, 256, "workers (default 0: one a usable processor)");
     options_add(o, (option_row){.name = "kernels",
                                 .argument = "NAME",
