@@ -124,6 +124,7 @@ static tq_status open_generation_config(tq_model *m, tq_error *err) {
     TQ_TRY(read_optional_json(m->path, "generation_config.json", &g, err));
     add_eos(m, json_object_get(g, "eos_token_id"));
     if (m->n_eos == 0) add_eos(m, json_object_get(m->config_json, "eos_token_id"));
+    if (m->n_eos == 0) add_eos(m, json_object_get(json_object_get(m->config_json, "text_config"), "eos_token_id"));
     m->sampling = tq_sampling_default();
     if (json_is_true(json_object_get(g, "do_sample"))) {
         m->sampling.temp = number_or(g, "temperature", 1);

@@ -23,7 +23,7 @@ static void read_quantization(const json_t *json) {
         bool quantized;
         status = tq_mlx_quantization_of(&all, "model.embed_tokens", has_scales, &quantized, &own, &err);
         check(status, &err);
-        if (status == TQ_OK && quantized && (!tq_mlx_bits_known(own.bits) || !tq_mlx_group_size_known(own.group_size)))
+        if (status == TQ_OK && quantized && own.mode == TQ_MATRIX_AFFINE && (!tq_mlx_bits_known(own.bits) || !tq_mlx_group_size_known(own.group_size)))
             abort();
     }
 }
