@@ -27,12 +27,8 @@ static bool match(const char *text, const char *name, int n_numbers, int *number
     return *text == 0;
 }
 
-/* tcq2 tcq3 tcq4, and the presets tq2 tq3 tq4, which are the same. */
 static bool is_trellis(const char *name) {
-    static const char *const names[] = {"tcq2", "tcq3", "tcq4", "tq2", "tq3", "tq4"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0) return true;
-    return false;
+    return strcmp(name, "tcq2") == 0 || strcmp(name, "tcq3") == 0 || strcmp(name, "tcq4") == 0;
 }
 
 static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
@@ -40,11 +36,11 @@ static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
     if (match(name, "f32", 0, NULL)) codec->kind = TQ_CODEC_F32, codec->bits = 32;
     else if (match(name, "f16", 0, NULL)) codec->kind = TQ_CODEC_F16, codec->bits = 16;
     else if (match(name, "q8", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 8;
-    else if (match(name, "lm2", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 2;
-    else if (match(name, "lm3", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 3;
-    else if (match(name, "lm4", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 4;
+    else if (match(name, "tq2", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 2;
+    else if (match(name, "tq3", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 3;
+    else if (match(name, "tq4", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 4;
     else if (is_trellis(name)) {
-        codec->kind = TQ_CODEC_PLANAR, codec->bits = name[strlen(name) - 1] - '0';
+        codec->kind = TQ_CODEC_PLANAR, codec->bits = name[3] - '0';
         codec->trellis = tq_trellis_of(codec->bits);
     } else if (match(name, "paper-mse", 1, numbers)) {
         if (numbers[0] < 1 || numbers[0] > 8)

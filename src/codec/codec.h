@@ -13,7 +13,7 @@
 typedef enum tq_codec_kind {
     TQ_CODEC_F32,
     TQ_CODEC_F16,
-    TQ_CODEC_PLANAR, /* lm2 lm3 lm4 tcq2 tcq3 tcq4 q8: integer levels, attended to with integer arithmetic */
+    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 tcq2 tcq3 tcq4 q8: integer levels, attended to with integer arithmetic */
     TQ_CODEC_MSE,    /* paper-mse */
     TQ_CODEC_PROD,   /* paper-prod */
     TQ_CODEC_MINMAX,
@@ -33,7 +33,7 @@ struct tq_codec {
     size_t row_bytes;
     tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD: Haar; else empty */
     float *sketch;           /* PROD: (dim, dim) */
-    tq_codebook codebook;    /* lm2 lm3 lm4, MSE, PROD (bits - 1) */
+    tq_codebook codebook;    /* tq2 tq3 tq4, MSE, PROD (bits - 1) */
     const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
     uint8_t levels[256]; /* PLANAR without trellis: code -> level + 128, level in -127..127, repeated to fill the table */
 };

@@ -79,9 +79,8 @@ static uint16_t fit_scale(int dim, const float *y, const int8_t *levels) {
 /* The factor that gives y variance 1, or 0: then *scale says what y is, zero or not finite. */
 static float unit_factor(int dim, const float *y, uint16_t *scale) {
     float norm = norm_of(y, dim);
-    if (norm > 0 && isfinite(norm)) return sqrtf((float)dim) / norm;
     *scale = norm == 0 ? 0 : 0x7e00;
-    return 0;
+    return norm > 0 && isfinite(norm) ? sqrtf((float)dim) / norm : 0.0f;
 }
 
 bool tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, uint16_t *scale) {
@@ -105,7 +104,7 @@ void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, in
         for (int i = 0; i < dim; i++) levels[i] = (int8_t)((int)codec->levels[codes[i]] - 128);
         return;
     }
-    uint8_t chain[TQ_MAX_DIM];
+    uint8_t chain[TQ_MAX_DIM] = {0};
     int8_t chain_levels[TQ_MAX_DIM];
     for (int t = 0; t < dim; t++) chain[t] = codes[tq_chain_place(t, dim, lanes)];
     tq_trellis_decode(codec->trellis, chain, dim, chain_levels);
@@ -118,7 +117,7 @@ uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, ui
     memset(codes, 0, (size_t)dim);
     if (codec->trellis) {
         int16_t samples[TQ_MAX_DIM];
-        uint8_t chain[TQ_MAX_DIM];
+        uint8_t chain[TQ_MAX_DIM] = {0};
         if (!tq_trellis_begin(codec, lanes, y, samples, &scale)) return scale;
         tq_trellis_encode(codec->trellis, samples, dim, chain);
         return tq_trellis_end(codec, lanes, y, chain, codes);
