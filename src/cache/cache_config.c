@@ -83,11 +83,11 @@ static tq_status override_group(char *key, char *value, int group, tq_error *err
 
 /* tq_codec_new checks names to the last digit; here, that what a cache can be is named where a cache was asked for. */
 static tq_status check_known(const char *name, const char *kv, tq_error *err) {
-    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "paper-mse:", "paper-prod:", "minmax:"};
+    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2", "tcq3", "tcq4", "paper-mse:", "paper-prod:", "minmax:"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strncmp(name, known[i], strlen(known[i])) == 0) return TQ_OK;
     return tq_fail(err, TQ_INVALID,
-                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, paper-mse:1..8, paper-prod:2..4, "
+                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, tcq2, tcq3, tcq4, paper-mse:1..8, paper-prod:2..4, "
                    "mlx-k{2,3,4}v{2,4}, window:TOKENS or tq:k=CODEC,v=CODEC",
                    kv);
 }

@@ -27,6 +27,10 @@ static bool match(const char *text, const char *name, int n_numbers, int *number
     return *text == 0;
 }
 
+static bool is_trellis(const char *name) {
+    return strcmp(name, "tcq2") == 0 || strcmp(name, "tcq3") == 0 || strcmp(name, "tcq4") == 0;
+}
+
 static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
     int numbers[2] = {0, 32};
     if (match(name, "f32", 0, NULL)) codec->kind = TQ_CODEC_F32, codec->bits = 32;
@@ -35,7 +39,10 @@ static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
     else if (match(name, "tq2", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 2;
     else if (match(name, "tq3", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 3;
     else if (match(name, "tq4", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 4;
-    else if (match(name, "paper-mse", 1, numbers)) {
+    else if (is_trellis(name)) {
+        codec->kind = TQ_CODEC_PLANAR, codec->bits = name[3] - '0';
+        codec->trellis = tq_trellis_of(codec->bits);
+    } else if (match(name, "paper-mse", 1, numbers)) {
         if (numbers[0] < 1 || numbers[0] > 8)
             return tq_fail(err, TQ_INVALID, "codec '%s': want 1 to 8 bits, got %d", name, numbers[0]);
         codec->kind = TQ_CODEC_MSE, codec->bits = numbers[0];
@@ -63,9 +70,9 @@ static tq_status check_dim(const tq_codec *codec, tq_error *err) {
     if (dim < 4 || dim > TQ_MAX_DIM || dim % 2)
         return tq_fail(err, TQ_INVALID, "codec '%s': want an even dimension from 4 to %d, got %d", codec->name,
                        TQ_MAX_DIM, dim);
-    if (codec->kind == TQ_CODEC_PLANAR && (dim % 16 || dim > 512))
-        return tq_fail(err, TQ_INVALID, "codec '%s': want a dimension that is a multiple of 16, up to 512, got %d",
-                       codec->name, dim);
+    if (codec->kind == TQ_CODEC_PLANAR && (dim % 16 || dim > TQ_MAX_PLANAR_DIM))
+        return tq_fail(err, TQ_INVALID, "codec '%s': want a dimension that is a multiple of 16, up to %d, got %d",
+                       codec->name, TQ_MAX_PLANAR_DIM, dim);
     if (codec->kind == TQ_CODEC_MINMAX && (codec->group < 4 || codec->group % 4 || dim % codec->group))
         return tq_fail(err, TQ_INVALID, "codec '%s': want a group that is a multiple of 4 and divides %d, got %d",
                        codec->name, dim, codec->group);
@@ -93,8 +100,8 @@ static tq_status build(tq_codec *codec, uint64_t seed, tq_error *err) {
     case TQ_CODEC_F16: codec->row_bytes = 2 * d; break;
     case TQ_CODEC_PLANAR:
         codec->row_bytes = 2 + d * (size_t)bits / 8;
-        if (bits < 8) TQ_TRY(tq_codebook_make(dim, bits, &codec->codebook, err));
-        fill_integer_levels(codec);
+        if (!codec->trellis && bits < 8) TQ_TRY(tq_codebook_make(dim, bits, &codec->codebook, err));
+        if (!codec->trellis) fill_integer_levels(codec);
         return tq_rotation_hadamard(dim, seed, &codec->rotation, err);
     case TQ_CODEC_MSE:
         codec->row_bytes = 4 + (d * (size_t)bits + 7) / 8;
@@ -151,7 +158,9 @@ size_t tq_codec_table_bytes(const tq_codec *codec) {
 double tq_codec_expected_distortion(const tq_codec *codec) {
     const double half_pi = 1.57079632679489661923;
     switch (codec->kind) {
-    case TQ_CODEC_PLANAR: return codec->bits == 8 ? -1 : codec->codebook.distortion;
+    case TQ_CODEC_PLANAR:
+        if (codec->trellis) return codec->trellis->distortion;
+        return codec->bits == 8 ? -1 : codec->codebook.distortion;
     case TQ_CODEC_MSE: return codec->codebook.distortion;
     case TQ_CODEC_PROD: return half_pi * codec->codebook.distortion;
     case TQ_CODEC_F32:

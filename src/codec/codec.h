@@ -8,17 +8,18 @@
 #include "base/status.h"
 #include "codec/codebook.h"
 #include "codec/rotation.h"
+#include "codec/trellis.h"
 
 typedef enum tq_codec_kind {
     TQ_CODEC_F32,
     TQ_CODEC_F16,
-    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 q8: integer levels, attended to with integer arithmetic */
+    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 tcq2 tcq3 tcq4 q8: integer levels, attended to with integer arithmetic */
     TQ_CODEC_MSE,    /* paper-mse */
     TQ_CODEC_PROD,   /* paper-prod */
     TQ_CODEC_MINMAX,
 } tq_codec_kind;
 
-enum { TQ_MAX_DIM = 1024 };
+enum { TQ_MAX_DIM = 1024, TQ_MAX_PLANAR_DIM = 512 };
 
 /* Everything but PLANAR is a row codec: a packed row expands to `width` floats in the codec's own basis, where
  *     <q, decode(row)> = <query(q), expand(row)>   and   decode(row) = output(expand(row)),
@@ -32,13 +33,28 @@ struct tq_codec {
     size_t row_bytes;
     tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD: Haar; else empty */
     float *sketch;           /* PROD: (dim, dim) */
-    tq_codebook codebook;    /* PLANAR below 8 bits, MSE, PROD (bits - 1) */
-    uint8_t levels[256];     /* PLANAR: code -> level + 128, level in -127..127, code repeated to fill the table */
+    tq_codebook codebook;    /* tq2 tq3 tq4, MSE, PROD (bits - 1) */
+    const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
+    uint8_t levels[256]; /* PLANAR without trellis: code -> level + 128, level in -127..127, repeated to fill the table */
 };
 
-/* PLANAR: x already in the codec's basis (rotated, centred) -> codes (dim), 0..2^bits-1, and the row's scale: the value
- * of level 127, rounded to f16.  decode: level / 127 * scale. */
-uint16_t tq_planar_quantize(const tq_codec *codec, const float *y, uint8_t *codes);
+/* PLANAR: y already in the codec's basis (rotated, centred) -> codes (dim), 0..2^bits-1, and the row's scale: the value
+ * of level 127, rounded to f16.  decode: level / 127 * scale.
+ *
+ * `lanes` divides dim and is the order of a trellis: its sample t is coordinate tq_chain_place(t, dim, lanes).  Rows have
+ * 1; pages have what lets a register of codes follow another (codec/page.h). */
+uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, uint8_t *codes);
+
+/* The inverse, without the scale: codes -> levels, -127..127. */
+void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, int8_t *levels);
+
+static inline int tq_chain_place(int t, int dim, int lanes) { return lanes * (t % (dim / lanes)) + t / (dim / lanes); }
+
+/* tq_planar_quantize in two halves, for those who encode many rows at once.  begin: y -> the trellis' samples, in chain
+ * order; false if there is nothing to choose (*scale is final and every code 0).  end: the chain's codes -> codes by
+ * coordinate and the scale. */
+bool tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, uint16_t *scale);
+uint16_t tq_trellis_end(const tq_codec *codec, int lanes, const float *y, const uint8_t *chain, uint8_t *codes);
 
 /* Row codecs: rows -> (n, width). */
 void tq_codec_expand(const tq_codec *codec, const uint8_t *rows, int n, float *expanded);

@@ -93,6 +93,24 @@ void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mea
     for (int i = 0; i < codec->dim; i++) centre[i] = tq_f32_f16(rotated[i]);
 }
 
+void tq_block_rotate(const tq_codec *codec, tq_side side, const uint8_t *block, const float *x, float *y) {
+    tq_rotate(&codec->rotation, x, y);
+    if (side == TQ_VALUES) return;
+    const uint16_t *centre = tq_block_centre(codec, block);
+    for (int i = 0; i < codec->dim; i++) y[i] -= tq_f16_f32(centre[i]);
+}
+
+void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, const uint8_t *codes, uint16_t scale) {
+    uint16_t *scales = (uint16_t *)(uintptr_t)tq_block_scales(codec, side, block);
+    scales[row] = scale;
+    size_t tile_bytes = tq_block_tile_bytes(codec, side);
+    int vectors = tq_block_tile_vectors(codec, side);
+    for (int i = 0; i < codec->dim; i++) {
+        spot s = find_spot(side, row, i);
+        put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
+    }
+}
+
 void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x) {
     if (codec->kind != TQ_CODEC_PLANAR) {
         tq_row_encode(codec, x, block + (size_t)row * codec->row_bytes);
@@ -100,19 +118,9 @@ void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row
     }
     float y[TQ_MAX_DIM];
     uint8_t codes[TQ_MAX_DIM];
-    tq_rotate(&codec->rotation, x, y);
-    if (side == TQ_KEYS) {
-        const uint16_t *centre = tq_block_centre(codec, block);
-        for (int i = 0; i < codec->dim; i++) y[i] -= tq_f16_f32(centre[i]);
-    }
-    uint16_t *scales = (uint16_t *)(uintptr_t)tq_block_scales(codec, side, block);
-    scales[row] = tq_planar_quantize(codec, y, codes);
-    size_t tile_bytes = tq_block_tile_bytes(codec, side);
-    int vectors = tq_block_tile_vectors(codec, side);
-    for (int i = 0; i < codec->dim; i++) {
-        spot s = find_spot(side, row, i);
-        put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
-    }
+    tq_block_rotate(codec, side, block, x, y);
+    uint16_t scale = tq_planar_quantize(codec, tq_side_lanes(side), y, codes);
+    tq_block_put(codec, side, block, row, codes, scale);
 }
 
 void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, int row, float *x) {
@@ -123,10 +131,15 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
         float scale = tq_f16_f32(tq_block_scales(codec, side, block)[row]) / 127.0f;
         size_t tile_bytes = tq_block_tile_bytes(codec, side);
         int vectors = tq_block_tile_vectors(codec, side);
+        uint8_t codes[TQ_MAX_DIM];
+        int8_t levels[TQ_MAX_DIM];
         for (int i = 0; i < codec->dim; i++) {
             spot s = find_spot(side, row, i);
-            unsigned code = get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
-            y[i] = (float)((int)codec->levels[code] - 128) * scale;
+            codes[i] = (uint8_t)get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
+        }
+        tq_planar_levels(codec, tq_side_lanes(side), codes, levels);
+        for (int i = 0; i < codec->dim; i++) {
+            y[i] = (float)levels[i] * scale;
             if (side == TQ_KEYS) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
         }
     }

@@ -17,7 +17,13 @@
  *     3 bits: a group is 64 bytes for the low two bits of vectors 0-3, 64 for those of 4-7 (absent in a group of 4),
  *             and 64 whose bit v is the high bit of vector v: 192 bytes for 512 codes.
  *
- * Version 1 of this layout; a snapshot names it. */
+ *   Trellis codes stand in the same places.  A row's trellis runs so that a sample follows the one at the same place of
+ *   the vector (keys) or of the tile (values) before; after the last vector the chain of keys goes on at the next byte of
+ *   a lane, and after the last tile that of values at the next lane: sample t is coordinate
+ *     keys: 4 * (t % (dim/4)) + t / (dim/4)       values: 16 * (t % (dim/16)) + t / (dim/16)
+ *   So all 16 rows of a tile of keys, or all 128 of a tile of values, are decoded at once.
+ *
+ * Version 2 of this layout; a snapshot names it. */
 #ifndef TQ_CODEC_PAGE_H
 #define TQ_CODEC_PAGE_H
 
@@ -25,9 +31,12 @@
 
 #include "codec/codec.h"
 
-enum { TQ_PAGE_LAYOUT_VERSION = 1, TQ_TILE = 16, TQ_VECTOR_BYTES = 64 };
+enum { TQ_PAGE_LAYOUT_VERSION = 2, TQ_TILE = 16, TQ_VECTOR_BYTES = 64 };
 
 typedef enum tq_side { TQ_KEYS, TQ_VALUES } tq_side;
+
+/* The order of a trellis in a block (tq_chain_place). */
+static inline int tq_side_lanes(tq_side side) { return side == TQ_KEYS ? 4 : TQ_TILE; }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side);
 
@@ -44,6 +53,11 @@ bool tq_block_has_centre(const tq_codec *codec, tq_side side);
 
 /* Pack x (dim) as row 0..TQ_PAGE_TOKENS-1 of a block, over whatever was there. */
 void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x);
+
+/* PLANAR: the same in steps.  x -> y, what the block stores of it (rotated; keys less their centre); then the row's codes
+ * (by coordinate) and scale. */
+void tq_block_rotate(const tq_codec *codec, tq_side side, const uint8_t *block, const float *x, float *y);
+void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, const uint8_t *codes, uint16_t scale);
 
 /* The row as the codes say, in the original basis: for tests and tools; attention never calls it. */
 void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, int row, float *x);

@@ -65,32 +65,79 @@ static uint16_t quantize_8bit(int dim, const float *y, uint8_t *codes) {
     return half;
 }
 
-uint16_t tq_planar_quantize(const tq_codec *codec, const float *y, uint8_t *codes) {
-    int dim = codec->dim;
-    if (codec->bits == 8) return quantize_8bit(dim, y, codes);
-    float norm = norm_of(y, dim);
-    if (!(norm > 0)) {
-        for (int i = 0; i < dim; i++) codes[i] = 0;
-        return norm == 0 ? 0 : 0x7e00;
-    }
-    float inverse = sqrtf((float)dim) / norm;
-    int64_t level_energy = 0; /* exact: levels are integers */
+/* Least squares: the scale that minimises |y - scale * levels / 127|^2. */
+static uint16_t fit_scale(int dim, const float *y, const int8_t *levels) {
+    int64_t energy = 0; /* exact: levels are integers */
     double product = 0;
     for (int i = 0; i < dim; i++) {
-        codes[i] = tq_codebook_code(&codec->codebook, y[i] * inverse);
-        int level = (int)codec->levels[codes[i]] - 128;
-        level_energy += level * level;
-        product += (double)y[i] * level;
+        energy += levels[i] * levels[i];
+        product += (double)y[i] * levels[i];
     }
-    /* Least squares: the scale that minimises |y - scale * levels / 127|^2. */
-    return scale_to_f16((float)(product * 127.0 / (double)level_energy));
+    return energy > 0 ? scale_to_f16((float)(product * 127.0 / (double)energy)) : 0;
+}
+
+/* The factor that gives y variance 1, or 0: then *scale says what y is, zero or not finite. */
+static float unit_factor(int dim, const float *y, uint16_t *scale) {
+    float norm = norm_of(y, dim);
+    *scale = norm == 0 ? 0 : 0x7e00;
+    return norm > 0 && isfinite(norm) ? sqrtf((float)dim) / norm : 0.0f;
+}
+
+bool tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, uint16_t *scale) {
+    int dim = codec->dim;
+    float factor = unit_factor(dim, y, scale) * (codec->trellis->sigma * TQ_TRELLIS_UNIT);
+    if (factor == 0) return false;
+    for (int t = 0; t < dim; t++) samples[t] = (int16_t)rintf(y[tq_chain_place(t, dim, lanes)] * factor);
+    return true;
+}
+
+uint16_t tq_trellis_end(const tq_codec *codec, int lanes, const float *y, const uint8_t *chain, uint8_t *codes) {
+    int8_t levels[TQ_MAX_DIM];
+    for (int t = 0; t < codec->dim; t++) codes[tq_chain_place(t, codec->dim, lanes)] = chain[t];
+    tq_planar_levels(codec, lanes, codes, levels);
+    return fit_scale(codec->dim, y, levels);
+}
+
+void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, int8_t *levels) {
+    int dim = codec->dim;
+    if (!codec->trellis) {
+        for (int i = 0; i < dim; i++) levels[i] = (int8_t)((int)codec->levels[codes[i]] - 128);
+        return;
+    }
+    uint8_t chain[TQ_MAX_DIM] = {0};
+    int8_t chain_levels[TQ_MAX_DIM];
+    for (int t = 0; t < dim; t++) chain[t] = codes[tq_chain_place(t, dim, lanes)];
+    tq_trellis_decode(codec->trellis, chain, dim, chain_levels);
+    for (int t = 0; t < dim; t++) levels[tq_chain_place(t, dim, lanes)] = chain_levels[t];
+}
+
+uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, uint8_t *codes) {
+    int dim = codec->dim;
+    uint16_t scale;
+    memset(codes, 0, (size_t)dim);
+    if (codec->trellis) {
+        int16_t samples[TQ_MAX_DIM];
+        uint8_t chain[TQ_MAX_DIM] = {0};
+        if (!tq_trellis_begin(codec, lanes, y, samples, &scale)) return scale;
+        tq_trellis_encode(codec->trellis, samples, dim, chain);
+        return tq_trellis_end(codec, lanes, y, chain, codes);
+    }
+    if (codec->bits == 8) return quantize_8bit(dim, y, codes);
+    float factor = unit_factor(dim, y, &scale);
+    if (factor == 0) return scale;
+    int8_t levels[TQ_MAX_DIM];
+    for (int i = 0; i < dim; i++) {
+        codes[i] = tq_codebook_code(&codec->codebook, y[i] * factor);
+        levels[i] = (int8_t)((int)codec->levels[codes[i]] - 128);
+    }
+    return fit_scale(dim, y, levels);
 }
 
 static void encode_planar(const tq_codec *codec, const float *x, uint8_t *row) {
     float y[TQ_MAX_DIM];
     uint8_t codes[TQ_MAX_DIM];
     tq_rotate(&codec->rotation, x, y);
-    put_u16(row, tq_planar_quantize(codec, y, codes));
+    put_u16(row, tq_planar_quantize(codec, 1, y, codes));
     uint8_t *low = row + 2, *high = low + codec->dim / 4;
     memset(low, 0, codec->row_bytes - 2);
     for (int i = 0; i < codec->dim; i++) {
@@ -106,11 +153,13 @@ static void encode_planar(const tq_codec *codec, const float *x, uint8_t *row) {
 static void expand_planar(const tq_codec *codec, const uint8_t *row, float *y) {
     float scale = tq_f16_f32(get_u16(row)) / 127.0f;
     const uint8_t *low = row + 2, *high = low + codec->dim / 4;
-    for (int i = 0; i < codec->dim; i++) {
-        unsigned code = codec->bits != 3 ? tq_stream_get(low, i, codec->bits)
-                                         : tq_stream_get(low, i, 2) | tq_stream_get(high, i, 1) << 2;
-        y[i] = (float)((int)codec->levels[code] - 128) * scale;
-    }
+    uint8_t codes[TQ_MAX_DIM];
+    int8_t levels[TQ_MAX_DIM];
+    for (int i = 0; i < codec->dim; i++)
+        codes[i] = (uint8_t)(codec->bits != 3 ? tq_stream_get(low, i, codec->bits)
+                                              : tq_stream_get(low, i, 2) | tq_stream_get(high, i, 1) << 2);
+    tq_planar_levels(codec, 1, codes, levels);
+    for (int i = 0; i < codec->dim; i++) y[i] = (float)levels[i] * scale;
 }
 
 /* ---- MSE and PROD (arXiv 2504.19874, Algorithms 1 and 2) ----------------------------------------------------------- */

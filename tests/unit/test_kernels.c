@@ -454,6 +454,52 @@ static void tiles_are_unpacked_in_the_order_of_the_page(void **state) {
     each_table(check_tiles);
 }
 
+/* Every code of a tile of keys, or of a run of tiles of values, against the specification's decoder; and codes against
+ * its encoder, some rows at once. */
+static void check_trellis(const tq_kernels *k) {
+    tq_rng rng = {61};
+    for (int bits = 2; bits <= 4; bits++)
+        for (int dim = 16; dim <= 512; dim += dim < 128 ? 16 : 128) {
+            const tq_trellis *t = tq_trellis_of(bits);
+            int vectors = dim / 4;
+            guarded tile = guarded_new(tile_bytes(bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
+            for (size_t i = 0; i < tile.bytes; i++) tile.data[i] = (uint8_t)tq_rng_u64(&rng);
+            k->unpack_trellis_keys(t, tile.data, vectors, dst.data);
+            for (int row = 0; row < 16; row++) {
+                uint8_t chain[512];
+                int8_t levels[512];
+                for (int s = 0; s < dim; s++)
+                    chain[s] = (uint8_t)code_of(bits, tile.data, vectors, s % vectors, 4 * row + s / vectors);
+                tq_trellis_decode(t, chain, dim, levels);
+                for (int s = 0; s < dim; s++)
+                    if (dst.data[64 * (s % vectors) + 4 * row + s / vectors] - 128 != levels[s])
+                        fail_msg("%s: %d bits, dim %d, row %d, sample %d", k->name, bits, dim, row, s);
+            }
+            guarded_free(&dst, "unpack_trellis_keys");
+            guarded_free(&tile, "the tile");
+
+            enum { ROWS = 19 };
+            int16_t *samples = test_alloc((size_t)ROWS * (size_t)dim * sizeof *samples);
+            uint8_t *codes = test_alloc((size_t)ROWS * (size_t)dim), *scratch = test_alloc(TQ_TRELLIS_SCRATCH(dim) + 64);
+            for (int i = 0; i < ROWS * dim; i++)
+                samples[i] = (int16_t)lrint(test_normal(&rng) * (double)t->sigma * TQ_TRELLIS_UNIT);
+            uint8_t *aligned = scratch + (64 - (uintptr_t)scratch % 64) % 64;
+            k->trellis_encode(t, samples, ROWS, dim, codes, aligned);
+            for (int row = 0; row < ROWS; row++) {
+                uint8_t want[512];
+                tq_trellis_encode(t, samples + row * dim, dim, want);
+                if (memcmp(want, codes + row * dim, (size_t)dim) != 0)
+                    fail_msg("%s: %d bits, dim %d: row %d is encoded otherwise", k->name, bits, dim, row);
+            }
+            free(samples), free(codes), free(scratch);
+        }
+}
+
+static void trellis_codes_are_those_of_the_specification(void **state) {
+    (void)state;
+    each_table(check_trellis);
+}
+
 static void expect_dots(const tq_kernels *k, const uint8_t *unpacked, int vectors, const tq_int_vectors *q, int first,
                         int n_q) {
     guarded out = guarded_new((size_t)n_q * 64, 0);
@@ -792,6 +838,7 @@ int main(void) {
         cmocka_unit_test(integers_are_the_nearest_to_the_floats),
         cmocka_unit_test(vanishing_weights_stay_vanishing),
         cmocka_unit_test(tiles_are_unpacked_in_the_order_of_the_page),
+        cmocka_unit_test(trellis_codes_are_those_of_the_specification),
         cmocka_unit_test(integer_products_are_exact),
         cmocka_unit_test(the_largest_products_do_not_overflow),
         cmocka_unit_test(integers_come_back_as_scores_and_values),

@@ -54,6 +54,7 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
                       + round64(rows * TQ_TILE)                      /* dots */
                       + round64(rows)                                /* centre scores */
                       + round64(EXPAND_ROWS * width)                 /* expanded rows */
+                      + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
                       + round64(tile_bytes / sizeof(float));         /* unpacked tile */
     return s;
 }
@@ -62,7 +63,7 @@ typedef struct worker_scratch {
     float *queries, *scores, *offsets, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
-    uint8_t *unpacked;
+    uint8_t *states, *unpacked;
 } worker_scratch;
 
 static float *take(float **at, size_t floats) {
@@ -91,6 +92,7 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     w.dots = (int32_t *)(void *)take(&at, rows * TQ_TILE);
     w.offsets = take(&at, rows);
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
+    w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
     w.unpacked = (uint8_t *)at;
     return w;
 }
@@ -211,11 +213,33 @@ static void score_planar(const page_pass *p, const uint8_t *block, int n) {
     p->k->dot_rows_f16(w->queries, p->rows, codec->width, tq_block_centre(codec, block), 1, codec->dim, codec->dim,
                        w->offsets, 1);
     for (int tile = 0; tile * TQ_TILE < n; tile++) {
-        p->k->unpack_tile(codec->bits, codec->levels, block + (size_t)tile * tile_bytes, vectors, w->unpacked);
+        const uint8_t *codes = block + (size_t)tile * tile_bytes;
+        if (codec->trellis) p->k->unpack_trellis_keys(codec->trellis, codes, vectors, w->unpacked);
+        else p->k->unpack_tile(codec->bits, codec->levels, codes, vectors, w->unpacked);
         p->k->dot_tile(w->unpacked, vectors, &w->q_int, 0, p->rows, w->dots);
         for (int i = 0; i < p->rows; i++)
             p->k->finish_scores(w->dots + i * TQ_TILE, w->q_int.step[i] * (1.0f / 127), scales + tile * TQ_TILE,
                                 w->offsets[i], w->scores + i * KEY_BLOCK + tile * TQ_TILE);
+    }
+}
+
+/* The states before the first tile of values: those after the last, a lane on. */
+static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_t *block) {
+    int tiles = tq_block_tiles(codec, TQ_VALUES), vectors = tq_block_tile_vectors(codec, TQ_VALUES);
+    int remembered = (5 + codec->bits) / codec->bits; /* codes in a state */
+    uint8_t *states = p->w->states;
+    memset(states, 0, (size_t)vectors * TQ_VECTOR_BYTES);
+    for (int chain = tiles - remembered; chain < tiles; chain++) { /* fewer tiles than that: around more than once */
+        int tile = ((chain % tiles) + tiles) % tiles;
+        p->k->unpack_trellis_values(codec->trellis, block + (size_t)tile * tq_block_tile_bytes(codec, TQ_VALUES), vectors,
+                                    states, NULL);
+        if (tile < tiles - 1) continue;
+        for (int v = 0; v < vectors; v++) {
+            uint8_t *s = states + v * TQ_VECTOR_BYTES, last[4];
+            memcpy(last, s + TQ_VECTOR_BYTES - 4, 4);
+            memmove(s + 4, s, TQ_VECTOR_BYTES - 4);
+            memcpy(s, last, 4);
+        }
     }
 }
 
@@ -232,8 +256,11 @@ static void gather_planar(const page_pass *p, const uint8_t *block, int n, attn_
         for (int r = n; r < KEY_BLOCK; r++) w->scores[i * KEY_BLOCK + r] = 0;
         p->k->to_int(w->scores + i * KEY_BLOCK, KEY_BLOCK, &w->w_int, i);
     }
+    if (codec->trellis) begin_values(p, codec, block);
     for (int tile = 0; tile < tiles; tile++) {
-        p->k->unpack_tile(codec->bits, codec->levels, block + (size_t)tile * tile_bytes, vectors, w->unpacked);
+        const uint8_t *codes = block + (size_t)tile * tile_bytes;
+        if (codec->trellis) p->k->unpack_trellis_values(codec->trellis, codes, vectors, w->states, w->unpacked);
+        else p->k->unpack_tile(codec->bits, codec->levels, codes, vectors, w->unpacked);
         p->k->dot_tile(w->unpacked, vectors, &w->w_int, 0, p->rows, w->dots);
         for (int i = 0; i < p->rows; i++)
             p->k->finish_values(w->dots + i * TQ_TILE, w->w_int.step[i] * (1.0f / 127),

@@ -147,6 +147,7 @@ static void cpu_free(tq_backend *backend) {
     tq_cpu_backend *c = cpu(backend);
     tq_pool_free(c->pool);
     free(c->worker_scratch);
+    free(c->trellis_scratch);
     free(c->split);
     free(c->group_sums);
     free(c);
@@ -178,9 +179,11 @@ tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, t
         size_t bytes = (size_t)c->base.n_threads * c->worker_floats * sizeof(float);
         c->worker_scratch = aligned_alloc(64, bytes);
         c->max_cols = cols;
+        c->trellis_scratch = aligned_alloc(64, (size_t)c->base.n_threads * TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM));
         c->split = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
         c->group_sums = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
-        if (!c->worker_scratch || !c->split || !c->group_sums) status = tq_fail_memory(err, bytes, "matmul scratch");
+        if (!c->worker_scratch || !c->trellis_scratch || !c->split || !c->group_sums)
+            status = tq_fail_memory(err, bytes, "matmul scratch");
     }
     if (status != TQ_OK) {
         cpu_free(&c->base);

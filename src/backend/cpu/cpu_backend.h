@@ -12,6 +12,7 @@ typedef struct tq_cpu_backend {
     tq_pool *pool;
     float *worker_scratch; /* (n_threads, worker_floats): gemm panels, gemv rows */
     size_t worker_floats;
+    uint8_t *trellis_scratch;  /* (n_threads, TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM)); touched only by trellis codecs */
     float *split, *group_sums; /* (TQ_SINGLE_TOKENS, max_cols) each: prepared inputs of matrix-vector products */
     size_t max_cols;
 } tq_cpu_backend;

@@ -42,18 +42,53 @@ static void give_centre(const tq_flush_args *a, int head, int first, uint8_t *bl
     tq_block_set_centre(s->key, block, mean);
 }
 
-static void pack_rows(const tq_flush_args *a, tq_side side, int head) {
+enum { TRELLIS_ROWS = 16 };
+
+/* n <= TRELLIS_ROWS rows of the queue from `first` on -> rows of one block, encoded side by side. */
+static void pack_trellis(const tq_flush_args *a, tq_side side, int head, int first, int n, uint8_t *block, int row,
+                         const tq_kernels *k, void *scratch) {
+    const tq_codec *codec = side == TQ_KEYS ? a->store->key : a->store->value;
+    int dim = codec->dim, lanes = tq_side_lanes(side), index[TRELLIS_ROWS], n_chains = 0;
+    float x[TQ_MAX_PLANAR_DIM], y[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM];
+    int16_t samples[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM] = {0};
+    uint8_t chains[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM], codes[TQ_MAX_PLANAR_DIM];
+    uint16_t scale;
+    for (int r = 0; r < n; r++) {
+        queue_row(a, side, head, first + r, x);
+        tq_block_rotate(codec, side, block, x, y + r * dim);
+        if (tq_trellis_begin(codec, lanes, y + r * dim, samples + n_chains * dim, &scale)) {
+            index[n_chains++] = r;
+        } else {
+            memset(codes, 0, (size_t)dim);
+            tq_block_put(codec, side, block, row + r, codes, scale);
+        }
+    }
+    k->trellis_encode(codec->trellis, samples, n_chains, dim, chains, scratch);
+    for (int c = 0; c < n_chains; c++) {
+        scale = tq_trellis_end(codec, lanes, y + index[c] * dim, chains + c * dim, codes);
+        tq_block_put(codec, side, block, row + index[c], codes, scale);
+    }
+}
+
+static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_kernels *k, void *scratch) {
     const tq_kv_store *s = a->store;
     const tq_codec *codec = side == TQ_KEYS ? s->key : s->value;
     float x[TQ_MAX_DIM];
-    for (int r = 0; r < a->n_pack; r++) {
-        int at = s->n_packed + r, page = at / TQ_PAGE_TOKENS;
+    for (int r = 0, n; r < a->n_pack; r += n) {
+        int at = s->n_packed + r, page = at / TQ_PAGE_TOKENS, row = at % TQ_PAGE_TOKENS;
         size_t block_at = (size_t)head * s->page_bytes + (side == TQ_VALUES ? s->value_at : 0);
         uint8_t *block = s->pages[page] + block_at;
-        if (at % TQ_PAGE_TOKENS == 0 && tq_block_has_centre(codec, side))
+        if (row == 0 && tq_block_has_centre(codec, side))
             give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
-        queue_row(a, side, head, a->n_forget + r, x);
-        tq_block_store(codec, side, block, at % TQ_PAGE_TOKENS, x);
+        n = codec->trellis ? TRELLIS_ROWS : 1;
+        if (n > a->n_pack - r) n = a->n_pack - r;
+        if (n > TQ_PAGE_TOKENS - row) n = TQ_PAGE_TOKENS - row;
+        if (codec->trellis) {
+            pack_trellis(a, side, head, a->n_forget + r, n, block, row, k, scratch);
+        } else {
+            queue_row(a, side, head, a->n_forget + r, x);
+            tq_block_store(codec, side, block, row, x);
+        }
     }
 }
 
@@ -74,17 +109,23 @@ static void keep_rows(const tq_flush_args *a, tq_side side, int head) {
     }
 }
 
+typedef struct flush_job {
+    const tq_flush_args *args;
+    tq_cpu_backend *cpu;
+} flush_job;
+
 static void flush_task(void *ctx, int task, int worker) {
-    (void)worker;
-    const tq_flush_args *args = ctx;
+    const flush_job *job = ctx;
+    const tq_flush_args *args = job->args;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
-    pack_rows(args, side, task / 2);
+    uint8_t *scratch = job->cpu->trellis_scratch + (size_t)worker * TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM);
+    pack_rows(args, side, task / 2, job->cpu->kernels, scratch);
     keep_rows(args, side, task / 2);
 }
 
 void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {
     tq_cpu_backend *c = (tq_cpu_backend *)backend;
-    tq_flush_args job = *args;
+    flush_job job = {args, c};
     int tasks = 2 * args->store->n_kv_heads;
     /* A row or two are not worth waking anybody. */
     if (args->n_pack == 0 && args->n_forget == 0 && args->n <= 2)

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "base/tensor.h"
+#include "codec/trellis.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
  * Vector i of several stands at i * stride; sum is the sum of its wide values. */
@@ -34,6 +35,9 @@ enum {
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time: 32 x 256 floats stay in L1 */
     TQ_GEMM_SCRATCH = 2 * TQ_GEMM_ROWS * TQ_GEMM_DEPTH, /* floats */
 };
+
+/* Bytes of trellis_encode's scratch for rows of n samples, aligned to 64. */
+#define TQ_TRELLIS_SCRATCH(n) ((size_t)(n) * 10 * 64)
 
 typedef struct tq_kernels {
     const char *name;
@@ -80,6 +84,14 @@ typedef struct tq_kernels {
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
     /* Codes of a tile -> bytes level + 128, 64 a vector.  levels: 256 entries, the table repeated. */
     void (*unpack_tile)(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst);
+    /* The same for trellis codes.  A tile of keys stands for itself; tiles of values are unpacked in order, and `states`
+     * (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
+    void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
+    void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
+                                  uint8_t *dst);
+    /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
+    void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
+                           void *scratch);
     /* out[i * 16 + lane] = sum over vectors v and j < 4 of (dst[64 v + 4 lane + j] - 128) * wide_i[4 v + j]. */
     void (*dot_tile)(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
                      int32_t *out);

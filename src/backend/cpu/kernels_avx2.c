@@ -93,6 +93,41 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
 
+/* ---- look-ups and minimum for trellis codes.  VPSHUFB looks up 16 entries by bits 0-3: four of them and bits 4 and 5
+ * choose among 64; a linear table is the sum of its 16 first entries and its 4 multiples of 16. */
+#define VB 32
+typedef uint8_t vb __attribute__((vector_size(VB)));
+typedef struct byte_table {
+    __m256i part[4];
+} byte_table;
+typedef struct mix_table {
+    __m256i low, high;
+} mix_table;
+static inline byte_table load_table(const uint8_t *p) {
+    byte_table t;
+    for (int i = 0; i < 4; i++) t.part[i] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p + 16 * i)));
+    return t;
+}
+static inline vb look_up(byte_table t, vb index) {
+    __m256i i = (__m256i)index, bit4 = _mm256_slli_epi16(i, 3), bit5 = _mm256_slli_epi16(i, 2); /* to bit 7 */
+    __m256i low = _mm256_and_si256(i, _mm256_set1_epi8(15));
+    __m256i a = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[0], low), _mm256_shuffle_epi8(t.part[1], low), bit4);
+    __m256i b = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[2], low), _mm256_shuffle_epi8(t.part[3], low), bit4);
+    return (vb)_mm256_blendv_epi8(a, b, bit5);
+}
+static inline mix_table load_mix(const uint8_t *p) {
+    return (mix_table){_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p)),
+                       _mm256_setr_epi8((char)p[0], (char)p[16], (char)p[32], (char)p[48], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                        0, (char)p[0], (char)p[16], (char)p[32], (char)p[48], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                        0, 0)};
+}
+static inline vb look_up_mix(mix_table t, vb index) {
+    __m256i i = (__m256i)index, low = _mm256_and_si256(i, _mm256_set1_epi8(15));
+    __m256i high = _mm256_and_si256(_mm256_srli_epi16(i, 4), _mm256_set1_epi8(3));
+    return (vb)_mm256_xor_si256(_mm256_shuffle_epi8(t.low, low), _mm256_shuffle_epi8(t.high, high));
+}
+static inline vi min_i32(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) {

@@ -119,6 +119,16 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     }
 }
 
+/* ---- look-ups and minimum for trellis codes */
+#define VB 64
+typedef uint8_t vb __attribute__((vector_size(VB)));
+typedef __m512i byte_table, mix_table;
+static inline byte_table load_table(const uint8_t *p) { return _mm512_loadu_si512(p); }
+static inline vb look_up(byte_table table, vb index) { return (vb)_mm512_permutexvar_epi8((__m512i)index, table); }
+static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
+static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vi min_i32(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) {

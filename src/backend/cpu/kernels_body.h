@@ -9,6 +9,7 @@
  *     load_u8(p), load_u16(p)     VL integers widened to vi
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
  *     unpack_tile, dot_tile       the integer kernels
+ *     and what kernels_trellis.h asks for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
 
@@ -271,6 +272,8 @@ static void finish_values(const int32_t *dots, float step, float *acc) {
 static void scale_weights(float *w, const uint16_t *scales, int n) {
     for (int i = 0; i < n; i += VL) store(w + i, load(w + i) * load_f16(scales + i));
 }
+
+#include "backend/cpu/kernels_trellis.h"
 
 /* ---- weights: unpacking ---------------------------------------------------------------------------------------------- */
 
@@ -539,6 +542,8 @@ static void gemm(const tq_matrix *w, int row0, int n_rows, const float *x, int n
         .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                              \
         .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
         .sum_rows_f16 = sum_rows_f16, .to_int = to_int, .unpack_tile = unpack_tile, .dot_tile = dot_tile,              \
+        .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                    \
+        .trellis_encode = trellis_encode,                                                                              \
         .finish_scores = finish_scores, .finish_values = finish_values, .scale_weights = scale_weights, .max = max_of, \
         .exp_sum = exp_sum, .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
         .sigmoid_mul = sigmoid_mul, .soft_cap = soft_cap, .delta_step = delta_step,                                                                            \

@@ -89,6 +89,16 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
 
+/* ---- look-ups and minimum for trellis codes */
+#define VB 16
+typedef uint8_t vb __attribute__((vector_size(VB)));
+typedef uint8x16x4_t byte_table, mix_table;
+static inline byte_table load_table(const uint8_t *p) { return vld1q_u8_x4(p); }
+static inline vb look_up(byte_table table, vb index) { return (vb)vqtbl4q_u8(table, (uint8x16_t)index); }
+static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
+static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vi min_i32(vi a, vi b) { return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b); }
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) { return true; /* every AArch64 processor has it */ }

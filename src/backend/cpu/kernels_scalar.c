@@ -59,6 +59,22 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     }
 }
 
+/* ---- look-ups and minimum for trellis codes */
+#define VB 16
+typedef uint8_t vb __attribute__((vector_size(VB)));
+typedef const uint8_t *byte_table, *mix_table;
+static inline byte_table load_table(const uint8_t *p) { return p; }
+static inline vb look_up(byte_table table, vb index) {
+    for (int i = 0; i < VB; i++) index[i] = table[index[i]];
+    return index;
+}
+static inline mix_table load_mix(const uint8_t *p) { return p; }
+static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vi min_i32(vi a, vi b) {
+    for (int l = 0; l < VL; l++) a[l] = a[l] < b[l] ? a[l] : b[l];
+    return a;
+}
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) { return true; }
