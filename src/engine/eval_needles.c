@@ -19,10 +19,10 @@ enum {
     MIN_TEXT_TOKENS = 32 /* a document that is nothing but needles measures nothing */
 };
 
-static const char *const first_names[] = {"Ada", "Hugo", "Clara", "Oscar", "Ivy", "Felix", "Nora", "Jasper", "Rosa", "Edgar",
-                                          "Mabel", "Silas", "Vera", "Conrad", "Helen", "Victor"};
-static const char *const last_names[] = {"Archer", "Marsh", "Webb", "Frost", "Blake", "Holloway", "Pike", "Thorne", "Vale",
-                                         "Quill", "Lowell", "Stroud", "Penrose", "Kemp", "Harper", "Dunn"};
+static const char *const first_names[] = {"Ada", "Hugo", "Clara", "Arthur", "Ivy", "Felix", "Laura", "Jasper", "Lucy", "Edgar",
+                                          "Julia", "Frank", "Alice", "Henry", "Helen", "David"};
+static const char *const last_names[] = {"Archer", "Marsh", "Baker", "Frost", "Blake", "Carver", "Cooper", "Fisher", "Foster",
+                                         "Harper", "Hunter", "Lowell", "Miller", "Morgan", "Palmer", "Fletcher"};
 enum { N_FIRST = sizeof first_names / sizeof *first_names, N_LAST = sizeof last_names / sizeof *last_names };
 
 typedef struct needle {
@@ -60,32 +60,27 @@ static char *text_until(const tq_needles *set, size_t end, int n_needles) {
         memcpy(text + at, set->hay + from, x->at - from);
         at += x->at - from;
         from = x->at;
-        at += (size_t)sprintf(text + at, " %s ", x->statement);
+        bool apart = x->at == 0 || set->hay[x->at - 1] == ' ' || set->hay[x->at - 1] == '\n';
+        at += (size_t)sprintf(text + at, apart ? "%s " : " %s ", x->statement);
     }
     memcpy(text + at, set->hay + from, end - from);
     text[at + end - from] = 0;
     return text;
 }
 
-/* A conversation as in use: a text, a reply, a question; or for models without a template, a text and the beginning of
- * a sentence. */
+/* A message with the text and a question; or for models without a template, the text and the beginning of a sentence. */
 static tq_status encode_prompt(const tq_needles *set, const char *text, const char *name, int32_t **ids, int *n,
                                tq_error *err) {
-    char question[96];
-    size_t count = 0;
-    tq_status status;
-    if (set->chat) {
-        snprintf(question, sizeof question, "What is the secret number of %s?", name);
-        const tq_message talk[] = {{"user", text}, {"assistant", "I will remember that."}, {"user", question}};
-        status = tq_chat_tokens(set->model, talk, 3, TQ_CHAT_ADD_GENERATION_PROMPT, ids, &count, err);
-    } else {
-        size_t length = strlen(text);
-        char *whole = malloc(length + sizeof question + 8);
-        if (!whole) return tq_fail_memory(err, length, "a prompt");
-        sprintf(whole, "%s\n\nThe secret number of %s is", text, name);
-        status = tq_tokenize(set->model, whole, strlen(whole), false, ids, &count, err);
-        free(whole);
-    }
+    const char *format = set->chat ? "Read this text and remember the facts in it.\n\n%s\n\nWhat is the secret number of %s?"
+                                   : "%s\n\nThe secret number of %s is";
+    size_t room = strlen(text) + strlen(name) + 128, count = 0;
+    char *whole = malloc(room);
+    if (!whole) return tq_fail_memory(err, room, "a prompt");
+    snprintf(whole, room, format, text, name);
+    const tq_message message = {"user", whole};
+    tq_status status = set->chat ? tq_chat_tokens(set->model, &message, 1, TQ_CHAT_ADD_GENERATION_PROMPT, ids, &count, err)
+                                 : tq_tokenize(set->model, whole, strlen(whole), false, ids, &count, err);
+    free(whole);
     *n = (int)count;
     return status;
 }
@@ -105,7 +100,7 @@ static tq_status count_text(const tq_needles *set, size_t end, int n_needles, in
 /* ---- a document ---------------------------------------------------------------------------------------------------- */
 
 static void name_needles(tq_needles *set) {
-    tq_rng rng = {set->params.seed * 0x9e3779b97f4a7c15u + 77};
+    tq_rng seed = {set->params.seed}, rng = {tq_rng_u64(&seed)}; /* neighbouring seeds share no stream */
     for (int i = 0; i < set->n; i++) {
         needle *x = &set->needles[i];
         bool taken = true;
@@ -122,7 +117,7 @@ static void name_needles(tq_needles *set) {
 
 /* A piece of the text of `want` tokens, from a place that the seed names, whole characters and words. */
 static tq_status cut_hay(tq_needles *set, const int32_t *ids, int n_ids, int want, tq_error *err) {
-    tq_rng rng = {set->params.seed + 1};
+    tq_rng rng = {~set->params.seed};
     int spare = n_ids - want, first = spare > 0 && set->params.seed ? (int)(tq_rng_u64(&rng) % (uint64_t)spare) : 0;
     free(set->hay);
     set->hay = NULL;

@@ -164,7 +164,14 @@ static void write_tics(FILE *to, const char *axis, const char *const *texts, int
     fprintf(to, "set %stics (", axis);
     for (int i = 0; i < n; i++) {
         if (i) fputs(", ", to);
-        quote(to, texts[i]);
+        char format[64]; /* a tic's text is a format */
+        size_t n_format = 0;
+        for (const char *at = texts[i]; *at && n_format < sizeof format - 2; at++) {
+            if (*at == '%') format[n_format++] = '%';
+            format[n_format++] = *at;
+        }
+        format[n_format] = 0;
+        quote(to, format);
         fprintf(to, " %d", downwards ? n - 1 - i : i);
     }
     fputs(")\n", to);
