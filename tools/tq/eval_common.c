@@ -15,13 +15,14 @@ static void add_comparison(options *o, eval_options *e) {
     e->reference = "f16";
     options_add(o, (option_row){.name = "reference", .argument = "CODEC", .type = OPTION_STRING, .to = &e->reference,
                                 .help = "the exact cache that others are compared with (default f16)"});
+    if (e->columns != EVAL_COMPARED) return;
     options_add(o, (option_row){.name = "no-control", .type = OPTION_FLAG, .to = &e->no_control,
                                 .help = "leave out " EVAL_CONTROL ", which forgets and should be seen to"});
 }
 
-void eval_options_add(options *o, eval_options *e, bool compares, const char *plot_help) {
-    e->compares = compares;
-    if (compares) add_comparison(o, e);
+void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *plot_help) {
+    e->columns = columns;
+    if (columns != EVAL_GIVEN) add_comparison(o, e);
     options_heading(o, "Output");
     options_add(o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &e->json, .help = "print one JSON object"});
     options_add(o, (option_row){.name = "csv", .type = OPTION_FLAG, .to = &e->csv, .help = "print comma-separated values"});
@@ -42,14 +43,14 @@ static bool holds(const codec_list *list, const char *name) {
 
 static int add_reference_and_control(const options *o, eval_options *e) {
     codec_list *list = &e->codecs;
-    bool controlled = e->no_control || !e->compares;
+    bool controlled = e->no_control || e->columns == EVAL_GIVEN;
     for (int i = 0; i < list->n; i++) {
         controlled = controlled || eval_is_control(list->names[i]);
         for (int k = 0; k < i; k++)
             if (strcmp(list->names[i], list->names[k]) == 0)
                 return options_usage_error(o, "--kv: %s is named twice", list->names[i]);
     }
-    if (!e->compares) return OPTIONS_RUN;
+    if (e->columns == EVAL_GIVEN) return OPTIONS_RUN;
     int extra = !holds(list, e->reference) + !controlled;
     if (list->n + extra > CODEC_LIST_CAP)
         return options_usage_error(o, "--kv: want at most %d codecs, with reference and control", CODEC_LIST_CAP);
@@ -129,7 +130,7 @@ static void put_settings(jout *j, const eval_options *e, const tq_model *model) 
         jout_put_string(j, "weights", info->weights);
         jout_put_string(j, "backend", info->backend);
     }
-    if (e->compares) jout_put_string(j, "reference", e->reference);
+    if (e->columns != EVAL_GIVEN) jout_put_string(j, "reference", e->reference);
     jout_put_int(j, "buffer_size", e->cache.config.buffer_size);
     jout_put_int(j, "sinks", e->cache.config.sinks);
     jout_put_int(j, "flush_batch_size", e->cache.config.flush_batch_size);

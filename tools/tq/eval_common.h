@@ -16,18 +16,24 @@
 
 /* ---- options ------------------------------------------------------------------------------------------------------- */
 
+typedef enum eval_columns {
+    EVAL_GIVEN,          /* the caches of --kv and no others */
+    EVAL_COMPARED,       /* and the reference in front and the control behind, unless --no-control */
+    EVAL_COMPARED_ALWAYS /* and both of them whatever happens */
+} eval_columns;
+
 typedef struct eval_options {
     const char *command; /* "eval kld" */
     model_options model;
     cache_options cache;
     const char *reference, *plot;
-    bool json, csv, compares, no_control;
-    codec_list codecs; /* with `compares`: the reference first, the control last */
+    bool json, csv, no_control;
+    eval_columns columns;
+    codec_list codecs;
 } eval_options;
 
-/* --json --csv --plot, then the groups of model and cache; with `compares` --reference and --no-control too, and the list
- * of caches gets both. */
-void eval_options_add(options *o, eval_options *e, bool compares, const char *plot_help);
+/* --json --csv --plot, then the groups of model and cache; where caches are compared, --reference too. */
+void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *plot_help);
 
 /* After parsing: the list of caches (--kv, or `fallback`), and what contradicts itself.  OPTIONS_RUN or the code to
  * exit with. */

@@ -222,7 +222,7 @@ int eval_recall(int argc, char **argv) {
     options_begin(&o, "tq eval recall --data FILE [OPTIONS]",
                   "Count right answers on documents of token ids with facts asked for at their end.");
     add_documents_options(&o, &d);
-    eval_options_add(&o, &d.e, true, "right answers over bits a value");
+    eval_options_add(&o, &d.e, EVAL_COMPARED, "right answers over bits a value");
     int code = options_parse(&o, argc, argv, NULL);
     if (code == OPTIONS_RUN && !d.data) code = options_usage_error(&o, "want --data FILE");
     if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e, "f16,tq3");
@@ -433,7 +433,7 @@ int eval_kld(int argc, char **argv) {
                   "Measure how far compressed caches move the model's predictions, on documents or on windows of a text.");
     add_documents_options(&o, &d);
     add_text_options(&o, &d);
-    eval_options_add(&o, &d.e, true, "divergence over bits a value");
+    eval_options_add(&o, &d.e, EVAL_COMPARED, "divergence over bits a value");
     int code = options_parse(&o, argc, argv, NULL);
     if (code == OPTIONS_RUN) code = check_documents(&o, &d);
     if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e, "f16,tq3");

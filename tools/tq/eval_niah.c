@@ -172,7 +172,7 @@ static int parse(int argc, char **argv, niah_options *n) {
                                  .help = "depth 100 % is the end of the text, exact or not;\nelse the last place that is packed"});
     options_add(&o, (option_row){.name = "raw", .type = OPTION_FLAG, .to = &n->raw,
                                  .help = "no chat template: the model completes the needle's sentence"});
-    eval_options_add(&o, &n->e, true, "a heat map a cache");
+    eval_options_add(&o, &n->e, EVAL_COMPARED, "a heat map a cache");
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
     n->n_lengths = eval_read_list(n->lengths_text, 1, 1 << 24, n->lengths, LENGTHS_CAP);

@@ -191,7 +191,7 @@ static int parse(int argc, char **argv, rows_options *r) {
                                  .max = 1 << 24, .help = "random vectors (default 10000)"});
     options_add(&o, (option_row){.name = "dump", .argument = "FILE", .type = OPTION_STRING, .to = &r->dump,
                                  .help = "write the rows: float32 (layers, heads, keys and values, tokens, dim)"});
-    eval_options_add(&o, &r->e, false, "distortion over bits a value");
+    eval_options_add(&o, &r->e, EVAL_GIVEN, "distortion over bits a value");
     options_find(&o, "model")->given = &r->model_given;
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
