@@ -20,6 +20,7 @@ file(RELATIVE_PATH TQ_PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAK
 configure_file(cmake/turboquant.pc.in turboquant.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/turboquant.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
+install(FILES models/evaluation.txt DESTINATION ${CMAKE_INSTALL_DATADIR}/turboquant/models)
 install(DIRECTORY models/bookworm DESTINATION ${CMAKE_INSTALL_DATADIR}/turboquant/models)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)

@@ -89,10 +89,16 @@ TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *message
 
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
+/* Called between chunks of a long evaluation with tokens done and in all; return false to stop (TQ_CANCELLED; what was
+ * evaluated stays). */
+typedef bool (*tq_progress_fn)(void *ctx, int done, int total);
+
 typedef struct tq_session_params {
     int ctx; /* tokens the session can hold; 0: what the model was made for */
     tq_cache_config cache;
-    int prefill_chunk; /* tokens evaluated together, 1..1024 */
+    int prefill_chunk;       /* tokens evaluated together, 1..1024 */
+    tq_progress_fn progress; /* as tq_session_set_progress; may be NULL */
+    void *progress_ctx;
 } tq_session_params;
 
 TQ_API tq_session_params tq_session_params_default(void);
@@ -100,9 +106,6 @@ TQ_API tq_session_params tq_session_params_default(void);
 TQ_API tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err);
 TQ_API void tq_session_free(tq_session *session); /* NULL is fine */
 
-/* Called between chunks of a long evaluation with tokens done and in all; return false to stop (TQ_CANCELLED; what was
- * evaluated stays). */
-typedef bool (*tq_progress_fn)(void *ctx, int done, int total);
 TQ_API void tq_session_set_progress(tq_session *session, tq_progress_fn fn, void *ctx);
 
 /* Append n tokens.  Afterwards tq_session_logits is for the token that follows the last one.  TQ_FULL if they do not

@@ -1,12 +1,12 @@
-/* eval_recall.c: facts asked for at the end of long documents. */
+/* eval_recall.c: documents, of which the tokens from some place on are predicted: facts asked for at the end, or the
+ * last part of a window of text.  How many answers are right, and how far predictions are from an exact cache's. */
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/file_map.h"
-#include "engine/session.h"
+#include "engine/eval_session.h"
 
 #include <turboquant/tq_eval.h>
 
@@ -23,6 +23,7 @@ typedef struct recall_document {
     int n_ids;
     span *answers;
     int n_answers;
+    int head, end; /* the predictions after tokens head .. end-1 are compared */
 } recall_document;
 
 struct tq_recall_data {
@@ -58,6 +59,9 @@ static tq_status read_document(const json_t *json, int index, const char *path, 
                            index, i, n_ids);
         out->answers[out->n_answers++] = (span){(int)from, (int)to};
     }
+    if (out->n_answers == 0) return TQ_OK;
+    out->head = out->answers[0].from - 1;
+    out->end = out->answers[out->n_answers - 1].to - 1; /* the last token needs no prediction */
     return TQ_OK;
 }
 
@@ -77,6 +81,36 @@ tq_status tq_recall_open(const char *path, tq_recall_data **out, tq_error *err) 
     for (size_t i = 0; status == TQ_OK && i < n; i++)
         status = read_document(json_array_get(json, i), (int)i, path, &data->documents[data->n_documents++], err);
     json_decref(json);
+    if (status != TQ_OK) {
+        tq_recall_free(data);
+        return status;
+    }
+    *out = data;
+    return TQ_OK;
+}
+
+tq_status tq_recall_from_text(const int32_t *ids, int n_ids, int window, int n_windows, int positions,
+                              tq_recall_data **out, tq_error *err) {
+    if (window < 2 || positions < 1 || positions >= window || n_windows < 1)
+        return tq_fail(err, TQ_INVALID, "windows: want 1 or more of 2 or more tokens, and 1 to window - 1 positions; got %d "
+                                        "windows of %d tokens, %d positions", n_windows, window, positions);
+    if (n_ids < window) return tq_fail(err, TQ_INVALID, "windows: the text has %d tokens, a window %d", n_ids, window);
+    tq_recall_data *data = calloc(1, sizeof *data);
+    if (data) data->documents = calloc((size_t)n_windows, sizeof *data->documents);
+    tq_status status = data && data->documents ? TQ_OK : tq_fail_memory(err, sizeof(recall_document), "documents");
+    for (int i = 0; status == TQ_OK && i < n_windows; i++) {
+        recall_document *d = &data->documents[data->n_documents++];
+        d->ids = malloc((size_t)window * sizeof *d->ids);
+        if (!d->ids) {
+            status = tq_fail_memory(err, (size_t)window * sizeof *d->ids, "a document");
+            break;
+        }
+        int64_t first = n_windows > 1 ? (int64_t)(n_ids - window) * i / (n_windows - 1) : 0;
+        memcpy(d->ids, ids + first, (size_t)window * sizeof *ids);
+        d->n_ids = window;
+        d->end = window - 1;
+        d->head = d->end - positions;
+    }
     if (status != TQ_OK) {
         tq_recall_free(data);
         return status;
@@ -105,12 +139,12 @@ int tq_recall_answers(const tq_recall_data *data, int i) { return data->document
 struct tq_reference {
     int n, vocab;
     float *logits; /* (n, vocab) */
+    tq_recall_result recall;
 };
 
 typedef struct recall_run {
     const recall_document *doc;
     int vocab, base; /* base: position of the first token of this call */
-    int head;        /* position of the first token whose logits are compared */
     int answer;      /* the answer that is awaited or under way */
     bool wrong;      /* one of its tokens was not the argmax */
     tq_recall_result *result;
@@ -120,28 +154,15 @@ typedef struct recall_run {
     tq_divergence_result *divergence;
 } recall_run;
 
-static int argmax(const float *x, int n) {
-    int best = 0;
-    for (int j = 1; j < n; j++)
-        if (x[j] > x[best]) best = j;
-    return best;
-}
-
-static double log_sum_exp(const float *x, int n) {
-    double top = x[argmax(x, n)], sum = 0;
-    for (int j = 0; j < n; j++) sum += exp(x[j] - top);
-    return top + log(sum);
-}
-
 static void compare_logits(recall_run *run, int place, int next_id, const float *logits) {
     const float *want = run->reference->logits + (size_t)place * (size_t)run->vocab;
-    double log_z = log_sum_exp(logits, run->vocab), want_z = log_sum_exp(want, run->vocab), divergence = 0;
+    double log_z = tq_eval_log_sum_exp(logits, run->vocab), want_z = tq_eval_log_sum_exp(want, run->vocab), divergence = 0;
     for (int j = 0; j < run->vocab; j++) {
         double log_p = want[j] - want_z;
         divergence += exp(log_p) * (log_p - (logits[j] - log_z));
     }
     run->kld[place] = (float)divergence;
-    run->divergence->same_top += argmax(logits, run->vocab) == argmax(want, run->vocab);
+    run->divergence->same_top += tq_eval_argmax(logits, run->vocab) == tq_eval_argmax(want, run->vocab);
     run->divergence->nll += log_z - logits[next_id];
     run->divergence->reference_nll += want_z - want[next_id];
 }
@@ -149,7 +170,7 @@ static void compare_logits(recall_run *run, int place, int next_id, const float 
 static void check_answer(recall_run *run, int position, const float *logits) {
     const recall_document *d = run->doc;
     if (run->answer == d->n_answers || position < d->answers[run->answer].from) return;
-    if (argmax(logits, run->vocab) != d->ids[position]) run->wrong = true;
+    if (tq_eval_argmax(logits, run->vocab) != d->ids[position]) run->wrong = true;
     if (position + 1 == d->answers[run->answer].to) {
         run->result->right += !run->wrong;
         run->result->total++;
@@ -161,33 +182,34 @@ static void check_answer(recall_run *run, int position, const float *logits) {
 /* The logits after token base + i say what position base + i + 1 should hold. */
 static void take_logits(void *ctx, int i, const float *logits) {
     recall_run *run = ctx;
-    int position = run->base + i + 1, place = run->base + i - run->head;
+    int position = run->base + i + 1, place = run->base + i - run->doc->head;
     check_answer(run, position, logits);
     if (run->record)
         memcpy(run->record->logits + (size_t)place * (size_t)run->vocab, logits, (size_t)run->vocab * sizeof *logits);
     if (run->reference) compare_logits(run, place, run->doc->ids[position], logits);
 }
 
-static int first_compared(const recall_document *d) { return d->answers[0].from - 1; }
-static int end_compared(const recall_document *d) { return d->answers[d->n_answers - 1].to - 1; } /* the last token needs none */
-
 int tq_recall_positions(const tq_recall_data *data, int index) {
     const recall_document *d = &data->documents[index];
-    return d->n_answers ? end_compared(d) - first_compared(d) : 0;
+    return d->end - d->head;
 }
 
-static tq_status run_session(tq_session *s, recall_run *run, tq_error *err) {
+const int32_t *tq_recall_ids(const tq_recall_data *data, int index) { return data->documents[index].ids; }
+int tq_recall_first_position(const tq_recall_data *data, int index) { return data->documents[index].head; }
+
+static tq_status run_session(tq_eval_session *s, recall_run *run, tq_error *err) {
     const recall_document *d = run->doc;
-    TQ_TRY(tq_session_eval(s, d->ids, run->head, err));
-    for (int at = run->head; at < end_compared(d); at += TAIL_CHUNK) {
-        int n = end_compared(d) - at < TAIL_CHUNK ? end_compared(d) - at : TAIL_CHUNK;
+    TQ_TRY(tq_eval_session_run(s, d->ids, d->head, NULL, NULL, err));
+    for (int at = d->head; at < d->end; at += TAIL_CHUNK) {
+        int n = d->end - at < TAIL_CHUNK ? d->end - at : TAIL_CHUNK;
         run->base = at;
-        TQ_TRY(tq_session_eval_all(s, d->ids + at, n, take_logits, run, err));
+        TQ_TRY(tq_eval_session_run(s, d->ids + at, n, take_logits, run, err));
     }
     tq_cache_stats stats;
-    tq_session_get_cache_stats(s, &stats);
+    tq_session_get_cache_stats(s->session, &stats);
     run->result->bits_per_value = stats.bits_per_value;
     run->result->packed_fraction = (double)stats.packed_tokens / stats.tokens;
+    run->result->seconds = tq_eval_seconds() - s->started;
     return TQ_OK;
 }
 
@@ -198,18 +220,11 @@ static tq_status run_document(tq_model *model, const tq_recall_data *data, int i
     run->doc = &data->documents[index];
     run->vocab = model->config.vocab;
     *run->result = (tq_recall_result){0};
-    if (run->doc->n_answers == 0) return TQ_OK;
-    run->head = first_compared(run->doc);
-    tq_session_params params = *session_params;
-    params.ctx = run->doc->n_ids;
-    tq_session *s;
-    TQ_TRY(tq_session_new(model, &params, &s, err));
-    struct timespec start, stop;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    tq_status status = run_session(s, run, err);
-    clock_gettime(CLOCK_MONOTONIC, &stop);
-    run->result->seconds = (double)(stop.tv_sec - start.tv_sec) + 1e-9 * (double)(stop.tv_nsec - start.tv_nsec);
-    tq_session_free(s);
+    if (run->doc->end == 0) return TQ_OK;
+    tq_eval_session s;
+    TQ_TRY(tq_eval_session_open(model, session_params, run->doc->n_ids, run->doc->end, &s, err));
+    tq_status status = run_session(&s, run, err);
+    tq_eval_session_close(&s);
     return status;
 }
 
@@ -230,8 +245,7 @@ tq_status tq_reference_new(tq_model *model, const tq_recall_data *data, int docu
     r->n = known ? tq_recall_positions(data, document) : 0;
     size_t bytes = (size_t)r->n * (size_t)r->vocab * sizeof *r->logits;
     r->logits = malloc(bytes + 1);
-    tq_recall_result ignored;
-    recall_run run = {.result = &ignored, .record = r};
+    recall_run run = {.result = &r->recall, .record = r};
     tq_status status = r->logits ? run_document(model, data, document, session_params, &run, err)
                                  : tq_fail_memory(err, bytes, "reference logits");
     if (status != TQ_OK) {
@@ -241,6 +255,8 @@ tq_status tq_reference_new(tq_model *model, const tq_recall_data *data, int docu
     *out = r;
     return TQ_OK;
 }
+
+const tq_recall_result *tq_reference_recall(const tq_reference *reference) { return &reference->recall; }
 
 void tq_reference_free(tq_reference *reference) {
     if (!reference) return;

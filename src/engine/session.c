@@ -40,6 +40,8 @@ tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_se
     if (!s) return tq_fail_memory(err, sizeof *s, "a session");
     s->model = model;
     s->params = params ? *params : tq_session_params_default();
+    s->progress = s->params.progress;
+    s->progress_ctx = s->params.progress_ctx;
     tq_status status = check_params(model, &s->params, err);
     if (status == TQ_OK) status = build(s, err);
     if (status != TQ_OK) {

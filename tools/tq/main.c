@@ -15,7 +15,8 @@ static const command commands[] = {
     {"generate", "answer one prompt", cmd_generate},
     {"chat", "talk with a model", cmd_chat},
     {"quantize", "write a smaller copy of a model", cmd_quantize},
-    {"eval", "measure a model: against golden logits, or its recall with compressed caches", cmd_eval},
+    {"quality", "check which compressed caches a model can be trusted with", cmd_quality},
+    {"eval", "measure what compressed caches cost: divergence, recall, needles, perplexity, ...", cmd_eval},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -12,6 +12,7 @@
 enum { BAR_CELLS = 32 };
 
 static const double BAR_DELAY = 0.15, BAR_INTERVAL = 0.05; /* seconds: short work shows no bar, long work no flicker */
+static const double LEFT_DELAY = 3; /* seconds, after which the time left is more than a guess */
 
 /* The only state that lives outside a function: a signal handler can be told nothing. */
 static volatile sig_atomic_t interrupted;
@@ -42,7 +43,14 @@ void progress_show(progress_bar *bar, double fraction) {
     int full = (int)(fraction * BAR_CELLS);
     for (int i = 0; i < BAR_CELLS; i++) cells[i] = i < full ? '#' : '.';
     cells[BAR_CELLS] = 0;
-    fprintf(stderr, "\r%s [%s] %3d%%\x1b[K", bar->what, cells, (int)(100 * fraction));
+    char left[32] = "";
+    double gone = now - bar->started;
+    if (fraction > 0 && gone > LEFT_DELAY) {
+        long seconds = (long)(gone * (1 - fraction) / fraction + 0.5);
+        if (seconds >= 3600) snprintf(left, sizeof left, " %ld:%02ld:%02ld left", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        else snprintf(left, sizeof left, " %ld:%02ld left", seconds / 60, seconds % 60);
+    }
+    fprintf(stderr, "\r%s [%s] %3d%%%s\x1b[K", bar->what, cells, (int)(100 * fraction), left);
     fflush(stderr);
     bar->drawn = now;
     bar->visible = true;

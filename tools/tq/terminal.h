@@ -9,7 +9,7 @@
 
 double terminal_seconds(void); /* a clock that never goes back */
 
-/* A bar on stderr; nothing at all when stderr is not a terminal or the work is over within a moment. */
+/* A bar on stderr, after some seconds with the time left; nothing at all when stderr is not a terminal or the work is over within a moment. */
 typedef struct progress_bar {
     const char *what; /* "loading" */
     double started, drawn;
