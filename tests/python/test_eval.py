@@ -104,6 +104,7 @@ def test_distortion_is_what_rows_say(tmp):
     layers, heads, dim = (config[k] for k in ("num_hidden_layers", "num_key_value_heads", "head_dim"))
     rows = np.fromfile(tmp / "rows", np.float32).reshape(layers, heads, 2, tokens, dim).astype(np.float64)
     assert len(said["details"]) == 3 * layers * heads * 2
+    rotated = []
     for row in said["details"]:
         x = rows[row["layer"], row["kv_head"], int(row["side"] == "values")]
         pages = x.reshape(-1, 128, dim)
@@ -123,7 +124,10 @@ def test_distortion_is_what_rows_say(tmp):
         if row["kv"] == "tq3" and row["side"] == "keys":  # theory, about the centre, rounded to f16
             assert 0.028 < row["error_of_spread"] < 0.045, f"tq3 keys: want near .0335 of the spread, got {row}"
         if row["kv"] == "paper-mse:3":  # a rotated row's error is a share of its own energy
-            assert 0.028 < row["error"] < 0.042, f"paper-mse:3: want near .034, got {row}"
+            # A head whose keys are nearly all its centre has one direction, and one direction's error: a tenth of spread.
+            assert 0.02 < row["error"] < 0.05, f"paper-mse:3: want near .034, got {row}"
+            rotated.append(row["error"])
+    assert 0.0325 < np.mean(rotated) < 0.0355, "over all heads and sides"
     theory = {row["codec"]: row for row in said["theory"]}
     assert abs(theory["paper-mse:3"]["expected"] - 0.033966) < 1e-5
     for codec in ("tq3", "paper-mse:3"):
