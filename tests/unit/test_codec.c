@@ -351,7 +351,7 @@ static void tcq_has_at_most_the_distortion_of_the_trellis_table(void **state) {
     (void)state;
     static const double want[] = {.0784, .0206, .0056};
     for (int bits = 2; bits <= 4; bits++) {
-        double mean = measure_distortion(numbered("tcq", bits), 128, 3000).mean;
+        double mean = measure_distortion(numbered("tcq", bits), 128, 1000).mean;
         print_message("tcq%d: %.5f\n", bits, mean);
         assert_true(mean <= want[bits - 2] * 1.03 && mean >= want[bits - 2] * .9);
     }
