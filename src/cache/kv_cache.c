@@ -17,10 +17,6 @@ static int pages_of(int tokens) { return (tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE
 
 tq_cache_params tq_cache_params_default(void) { return (tq_cache_params){.config = tq_cache_config_default()}; }
 
-static void drop_pages(tq_cache *cache, tq_cache_layer *layer, int keep) {
-    while (layer->n_pages > keep) tq_page_pool_return(cache->pool, layer->pages[--layer->n_pages]);
-}
-
 /* ---- construction -------------------------------------------------------------------------------------------------- */
 
 static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error *err) {
@@ -83,24 +79,14 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
         if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
             cache->layers[l].max_pages = min_int(cache->layers[l].max_pages, pages_of(window + REWIND_TOKENS) + 2);
         n_slots += (size_t)cache->layers[l].max_pages;
-        if (cache->budget) cache->layers[l].max_pages += pages_of(cache->max_chunk) + 1; /* reserved before front pages go */
     }
     if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
-    size_t slot_bytes = page_bytes * (size_t)p->n_kv_heads;
-    if (cache->budget) {
-        TQ_TRY(tq_page_budget_pool(cache->budget, slot_bytes, &cache->pool, err));
-    } else {
-        TQ_TRY(tq_page_pool_init(&cache->own_pool, slot_bytes, (int)n_slots, err));
-        cache->pool = &cache->own_pool;
-    }
+    TQ_TRY(tq_page_pool_init(&cache->pool, page_bytes * (size_t)p->n_kv_heads, (int)n_slots, err));
 
     cache->exact_cap = min_int(p->config.sinks + p->config.buffer_size + p->config.flush_batch_size - 1, p->max_tokens);
     size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim;
     cache->exact_bytes = 2 * side * (size_t)p->n_layers * sizeof(uint16_t);
-    if (!tq_page_budget_charge(cache->budget, cache->exact_bytes))
-        return tq_fail(err, TQ_FULL, "the cache budget has no room for %zu bytes of exact rows", cache->exact_bytes);
     cache->exact_rows = malloc(cache->exact_bytes ? cache->exact_bytes : 1);
-    if (!cache->exact_rows) tq_page_budget_discharge(cache->budget, cache->exact_bytes);
     if (!cache->exact_rows) return tq_fail_memory(err, cache->exact_bytes, "the exact window");
 
     for (int l = 0; l < p->n_layers; l++) {
@@ -128,14 +114,13 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
     return TQ_OK;
 }
 
-tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
-                              tq_cache **out, tq_error *err) {
+tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
+                          tq_error *err) {
     TQ_TRY(check_params(params, max_chunk, err));
     tq_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
     cache->params = *params;
     cache->backend = backend;
-    cache->budget = budget;
     cache->max_chunk = max_chunk;
     if (params->scale == 0) cache->params.scale = 1.0f / __builtin_sqrtf((float)params->head_dim);
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
@@ -153,11 +138,6 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     return TQ_OK;
 }
 
-tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
-                          tq_error *err) {
-    return tq_cache_new_within(backend, params, max_chunk, NULL, out, err);
-}
-
 enum { EMBEDDED_CHUNK = 512 };
 
 tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *err) {
@@ -172,7 +152,6 @@ tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *
 void tq_cache_free(tq_cache *cache) {
     if (!cache) return;
     for (int l = 0; cache->layers && l < cache->params.n_layers; l++) {
-        if (cache->budget) drop_pages(cache, &cache->layers[l], 0);
         free(cache->layers[l].pages);
         if (l == 0 || cache->per_layer_codecs) {
             tq_codec_free(cache->layers[l].key);
@@ -180,8 +159,7 @@ void tq_cache_free(tq_cache *cache) {
         }
     }
     free(cache->layers);
-    tq_page_pool_destroy(&cache->own_pool);
-    if (cache->exact_rows) tq_page_budget_discharge(cache->budget, cache->exact_bytes);
+    tq_page_pool_destroy(&cache->pool);
     free(cache->exact_rows);
     free(cache->sink_logits);
     free(cache->attend_scratch);
@@ -221,53 +199,11 @@ static void drop_front_pages(tq_cache *cache, tq_cache_layer *layer, int first) 
         int rows = min_int(TQ_PAGE_TOKENS, store->n_packed);
         store->n_forgotten += rows;
         store->n_packed -= rows;
-        tq_page_pool_return(cache->pool, layer->pages[n++]);
+        tq_page_pool_return(&cache->pool, layer->pages[n++]);
     }
     if (n == 0) return;
     layer->n_pages -= n;
     memmove(layer->pages, layer->pages + n, (size_t)layer->n_pages * sizeof *layer->pages);
-}
-
-/* Pages for n more rows, all taken or none; and the page that is written next becomes the cache's own. */
-static tq_status reserve_layer(tq_cache *cache, tq_cache_layer *layer, int n, tq_error *err) {
-    tq_kv_store *store = &layer->store;
-    if (cache->forgets) return TQ_OK;
-    int room = !store->sliding && tokens_of(store) == store->n_sinks ? cache->params.config.sinks - store->n_sinks : 0;
-    int batch = cache->params.config.flush_batch_size, queue = store->n_window + n - min_int(n, max_int(room, 0));
-    int over = queue - cache->params.config.buffer_size, n_leave = over >= batch ? over / batch * batch : 0;
-    int want = min_int(pages_of(store->n_packed + n_leave), layer->max_pages), had = layer->n_pages;
-    int partial = store->n_packed % TQ_PAGE_TOKENS ? store->n_packed / TQ_PAGE_TOKENS : -1;
-    while (layer->n_pages < want) {
-        uint8_t *page = tq_page_pool_take(cache->pool);
-        if (!page) break;
-        layer->pages[layer->n_pages++] = page;
-    }
-    bool full = layer->n_pages < want;
-    if (!full && n_leave > 0 && partial >= 0 && tq_page_pool_shared(cache->pool, layer->pages[partial])) {
-        uint8_t *own = tq_page_pool_take(cache->pool);
-        full = !own;
-        if (own) {
-            memcpy(own, layer->pages[partial], cache->pool->slot_bytes);
-            tq_page_pool_return(cache->pool, layer->pages[partial]);
-            layer->pages[partial] = own;
-        }
-    }
-    if (!full) return TQ_OK;
-    drop_pages(cache, layer, had);
-    return tq_fail(err, TQ_FULL, "the cache budget of %zu bytes has no room for %d more tokens", cache->budget->limit, n);
-}
-
-tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err) {
-    if (!cache->budget) return TQ_OK; /* its own pool has room for everything */
-    for (int l = 0; l < cache->params.n_layers; l++) TQ_TRY(reserve_layer(cache, &cache->layers[l], n, err));
-    return TQ_OK;
-}
-
-size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens) {
-    size_t pages = 0;
-    for (int l = 0; l < cache->params.n_layers && !cache->forgets; l++)
-        pages += (size_t)min_int(pages_of(n_tokens) + 1, cache->layers[l].max_pages); /* 1: a copy of a shared page */
-    return cache->exact_bytes + pages * cache->pool->slot_bytes;
 }
 
 static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, const float *v, int n) {
@@ -283,7 +219,7 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     drop_front_pages(cache, layer, first);
     if (store->n_packed == 0 && first > store->n_forgotten) n_forget = min_int(first - store->n_forgotten, n_leave);
     int n_pack = n_leave - n_forget, want_pages = pages_of(store->n_packed + n_pack);
-    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(cache->pool);
+    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
     tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_forget = n_forget, .n_pack = n_pack};
     cache->backend->ops->flush(cache->backend, &args);
 }
@@ -298,7 +234,6 @@ tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const floa
     if (n > cache->params.max_tokens - stored)
         return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n,
                        cache->params.max_tokens);
-    if (cache->budget) TQ_TRY(reserve_layer(cache, l, n, err));
     size_t q_row = (size_t)cache->params.n_heads * (size_t)cache->params.head_dim;
     size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
     while (n > 0) { /* one pass where the caller's chunks are what the cache was made for */
@@ -327,6 +262,10 @@ int tq_cache_length(const tq_cache *cache) {
     int length = tokens_of(&cache->layers[0].store);
     for (int l = 1; l < cache->params.n_layers; l++) length = min_int(length, tokens_of(&cache->layers[l].store));
     return length;
+}
+
+static void drop_pages(tq_cache *cache, tq_cache_layer *layer, int keep) {
+    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
 }
 
 static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
@@ -388,10 +327,9 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     stats->packed_tokens = exact ? 0 : s->n_packed;
     stats->forgotten_tokens = s->n_forgotten;
     stats->exact_tokens = stats->tokens - stats->packed_tokens - stats->forgotten_tokens;
-    stats->bytes = cache->exact_bytes;
-    for (int l = 0; l < p->n_layers; l++) stats->bytes += (size_t)cache->layers[l].n_pages * cache->pool->slot_bytes;
+    stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
     for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
         stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);
     stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
-    stats->bits_per_value = (double)cache->pool->slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
+    stats->bits_per_value = (double)cache->pool.slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
 }

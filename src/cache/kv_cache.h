@@ -24,8 +24,7 @@ struct tq_cache {
     int exact_cap;
     float *sink_logits; /* (n_layers, n_heads), or NULL */
     tq_cache_layer *layers;
-    tq_page_pool own_pool, *pool; /* slots of n_kv_heads pages; own, or a budget's */
-    tq_page_budget *budget;       /* NULL with a pool of its own */
+    tq_page_pool pool; /* slots of n_kv_heads pages */
     void *exact_rows, *attend_scratch;
     size_t exact_bytes;
     int max_chunk;
@@ -34,18 +33,6 @@ struct tq_cache {
 /* A cache on somebody else's backend, for chunks of up to max_chunk tokens. */
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
                           tq_error *err);
-
-/* The same, with pages from a budget's pool, which it shares with other caches and their checkpoints; exact rows are
- * charged to the budget too.  TQ_FULL if they have no room. */
-tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
-                              tq_cache **out, tq_error *err);
-
-/* Take the pages that n more tokens will need, and make pages that others hold too its own where rows will be written:
- * attending n tokens then cannot fail for want of pages.  TQ_FULL leaves what is stored as it is. */
-tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err);
-
-/* Bytes that a cache within a budget takes at most once it holds n_tokens, checkpoints not counted. */
-size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens);
 
 /* Forget everything. */
 void tq_cache_clear(tq_cache *cache);

@@ -33,7 +33,7 @@ static tq_cache *cache_of(int kind) {
 
 /* Feed the checksum the runs that snapshot.h draws, and put it behind the last one. */
 static void make_checksum_right(const tq_cache *cache, uint8_t *data, size_t size) {
-    size_t at = HEADER, slot = cache->pool->slot_bytes;
+    size_t at = HEADER, slot = cache->pool.slot_bytes;
     if (size < HEADER) return;
     uint64_t sum = tq_checksum(TQ_CHECKSUM_START, data, HEADER);
     for (int l = 0; l < LAYERS; l++) {
@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     free(copy);
     if (status == TQ_OK) use(cache);
     else if (err.code != status || !memchr(err.text, 0, sizeof err.text) || strchr(err.text, '\n') ||
-             tq_cache_length(cache) != 0 || tq_page_pool_used(cache->pool) != 0)
+             tq_cache_length(cache) != 0 || tq_page_pool_used(&cache->pool) != 0)
         abort();
     return 0;
 }
