@@ -33,7 +33,7 @@ extern "C" {
 typedef struct tq_cache tq_cache;
 
 /* What is stored and how.  kv names the codec of keys and values:
- *   f32 f16 q8 tq2 tq3 tq4 paper-mse:1..8 paper-prod:2..4   one codec for both
+ *   f32 f16 q8 tq2 tq3 tq4 tcq2 tcq3 tcq4 paper-mse:1..8 paper-prod:2..4   one codec for both
  *   mlx-k{2,3,4}v{2,4}     the mlx-turboquant prototype: paper-prod keys, min-max values in groups of 32
  *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h
  *   window:N               a control for measurements: f16, and what leaves a window of N tokens (which replaces

@@ -50,9 +50,10 @@ static tq_status override_bits(char *name, int bits, const char *option, tq_erro
     if (bits == 0) return TQ_OK;
     char was[NAME];
     memcpy(was, name, NAME);
-    if (strncmp(name, "tq", 2) == 0 || strcmp(name, "q8") == 0) {
+    bool trellis = strncmp(name, "tcq", 3) == 0;
+    if (trellis || strncmp(name, "tq", 2) == 0 || strcmp(name, "q8") == 0) {
         if (bits == 8) snprintf(name, NAME, "q8");
-        else snprintf(name, NAME, "tq%d", bits);
+        else snprintf(name, NAME, "%s%d", trellis ? "tcq" : "tq", bits);
         if (bits != 8 && (bits < 2 || bits > 4))
             return tq_fail(err, TQ_INVALID, "%s: codec '%s' has 2, 3, 4 or 8 bits, got %d", option, was, bits);
     } else if (strncmp(name, "paper-mse:", 10) == 0) {
@@ -83,11 +84,13 @@ static tq_status override_group(char *key, char *value, int group, tq_error *err
 
 /* tq_codec_new checks names to the last digit; here, that what a cache can be is named where a cache was asked for. */
 static tq_status check_known(const char *name, const char *kv, tq_error *err) {
-    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2", "tcq3", "tcq4", "paper-mse:", "paper-prod:", "minmax:"};
+    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2",
+                                        "tcq3", "tcq4", "paper-mse:", "paper-prod:", "minmax:"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strncmp(name, known[i], strlen(known[i])) == 0) return TQ_OK;
     return tq_fail(err, TQ_INVALID,
-                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, tcq2, tcq3, tcq4, paper-mse:1..8, paper-prod:2..4, "
+                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, tcq2, tcq3, tcq4, paper-mse:1..8, "
+                   "paper-prod:2..4, "
                    "mlx-k{2,3,4}v{2,4}, window:TOKENS or tq:k=CODEC,v=CODEC",
                    kv);
 }

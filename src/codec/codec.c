@@ -158,9 +158,7 @@ size_t tq_codec_table_bytes(const tq_codec *codec) {
 double tq_codec_expected_distortion(const tq_codec *codec) {
     const double half_pi = 1.57079632679489661923;
     switch (codec->kind) {
-    case TQ_CODEC_PLANAR:
-        if (codec->trellis) return codec->trellis->distortion;
-        return codec->bits == 8 ? -1 : codec->codebook.distortion;
+    case TQ_CODEC_PLANAR: return codec->bits == 8 || codec->trellis ? -1 : codec->codebook.distortion;
     case TQ_CODEC_MSE: return codec->codebook.distortion;
     case TQ_CODEC_PROD: return half_pi * codec->codebook.distortion;
     case TQ_CODEC_F32:

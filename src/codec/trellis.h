@@ -7,7 +7,7 @@
  * The state before the first sample is the state after the last (tail-biting): no bit is spent on a start.  A level is
  * found in two look-ups of 64 entries from 6 + k bits of codes (a bit-shift trellis: QTIP, arXiv 2406.11235); mix is
  * linear over GF(2), which finds better codes than a random table.  Where Lloyd-Max gives E|x-c|^2 / |x|^2 = .1160, .0340,
- * .0093 at 2, 3, 4 bits, this gives .0765, .0200, .0054 (dimension 128; tests/unit/test_codec.c).
+ * .0093 at 2, 3, 4 bits, this gives .0764, .0199, .0054 (dimension 128; tests/unit/test_trellis.c).
  *
  * The encoder is Viterbi's algorithm in integers, so every implementation finds the same codes. */
 #ifndef TQ_CODEC_TRELLIS_H
@@ -25,7 +25,6 @@ enum {
 typedef struct tq_trellis {
     int bits;                            /* k: 2, 3, 4 */
     float sigma;                         /* levels a standard deviation */
-    double distortion;                   /* E|x - c|^2 / |x|^2 with the best scale, dimension 128: measured, by the trainer */
     uint8_t levels[TQ_TRELLIS_STATES];   /* level + 128, level in -127..127 */
     uint8_t mix[TQ_TRELLIS_STATES];
 } tq_trellis;

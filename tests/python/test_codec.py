@@ -9,21 +9,11 @@ import sys
 
 import numpy as np
 
+from tally import check, finish
+
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 TQ = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(ROOT, "build", "tq")
 LIBRARY = os.path.join(os.path.dirname(TQ), "libturboquant.so")
-
-n_passed = n_failed = 0
-
-
-def check(condition, what):
-    global n_passed, n_failed
-    if condition:
-        n_passed += 1
-    else:
-        n_failed += 1
-        print("FAILED:", what)
-
 
 # ---- the library ---------------------------------------------------------------------------------------------------------
 
@@ -295,8 +285,7 @@ def main():
     for bits in (2, 4):
         for dim, group in ((64, 32), (128, 32), (128, 64), (256, 32), (80, 16)):
             test_minmax(dim, bits, group)
-    print(f"{n_passed} passed, {n_failed} failed")
-    return 1 if n_failed else 0
+    return finish()
 
 
 if __name__ == "__main__":

@@ -13,21 +13,10 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import safetensors_io as st
+from tally import check, finish
 
 TQ = sys.argv[1]
 GOLDENS = os.path.join(HERE, "..", "goldens")
-n_passed = n_failed = 0
-
-
-def check(condition, what):
-    global n_passed, n_failed
-    if condition:
-        n_passed += 1
-    else:
-        n_failed += 1
-        print(f"FAILED: {what}")
-
-
 def source(family):
     directory = os.path.join(GOLDENS, family)
     return st.read(os.path.join(directory, "model.safetensors"))[0], json.load(open(os.path.join(directory, "config.json")))
@@ -165,5 +154,4 @@ with tempfile.TemporaryDirectory() as directory:
     test_layouts(directory)
     test_hybrid_of_mlx(directory)
     test_refusals(directory)
-print(f"{n_passed} passed, {n_failed} failed")
-sys.exit(1 if n_failed else 0)
+sys.exit(finish())

@@ -18,24 +18,14 @@ import tokenizers
 
 import gguf_models as models
 import safetensors_io as st
+import tally
 from gguf_models import T
+from tally import check
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TQ = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(ROOT / "build" / "tq")
 ORACLE = os.path.join(os.path.dirname(TQ), "tests", "tools", "text_oracle")
 BOOKWORM = str(ROOT / "models" / "bookworm")
-
-n_passed = n_failed = 0
-
-
-def check(condition, what):
-    global n_passed, n_failed
-    if condition:
-        n_passed += 1
-    else:
-        n_failed += 1
-        print("FAILED:", what)
-
 
 def run(*arguments):
     return subprocess.run([TQ, *map(str, arguments)], capture_output=True, text=True)
@@ -439,11 +429,10 @@ def main():
     tests = [value for name, value in globals().items() if name.startswith("test_")]
     for test in tests:
         with tempfile.TemporaryDirectory() as temporary:
-            before = n_failed
+            before = tally.failed
             test(temporary)
-            print(test.__name__, "ok" if n_failed == before else "FAILED", flush=True)
-    print(f"{n_passed} passed, {n_failed} failed")
-    sys.exit(n_failed > 0)
+            print(test.__name__, "ok" if tally.failed == before else "FAILED", flush=True)
+    sys.exit(tally.finish())
 
 
 if __name__ == "__main__":

@@ -11,22 +11,11 @@ import tempfile
 import numpy as np
 
 import safetensors_io as st
+from tally import check, finish
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 TQ = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(ROOT, "build", "tq")
 ALL_BITS, ALL_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
-
-n_passed = n_failed = 0
-
-
-def check(condition, what):
-    global n_passed, n_failed
-    if condition:
-        n_passed += 1
-    else:
-        n_failed += 1
-        print("FAILED:", what)
-
 
 def same(actual, expected, what):
     check(actual is not None and actual[0] == expected[0] and np.array_equal(actual[1], expected[1]), what)
@@ -191,5 +180,4 @@ with tempfile.TemporaryDirectory() as directory:
     test_equals_mlx(directory)
     test_whole_directory(directory)
     test_refusals(directory)
-print(f"{n_passed} passed, {n_failed} failed")
-sys.exit(1 if n_failed else 0)
+sys.exit(finish())

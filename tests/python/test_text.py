@@ -21,18 +21,9 @@ import jinja2.nodes
 import jinja2.sandbox
 import tokenizers
 
+from tally import check, finish
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-passed = failed = 0
-
-
-def check(ok, what):
-    global passed, failed
-    if ok:
-        passed += 1
-        return
-    failed += 1
-    if failed <= 25:
-        print("FAILED", what)
 
 
 def ask(oracle, requests):
@@ -647,8 +638,7 @@ def main():
     test_templates(args.oracle)
     test_ranges(args.oracle, path, rng)
     test_tokenizers(args.oracle, path, rng, args.strings)
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
+    return finish()
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < 20; i++) step(&best, 4000, 1);
     double distortion = step(&best, 8000, 0);
-    printf("/* seed %d of %d */\n{%d, %.4ff, %.5f,\n {", best_seed, seeds, bits, (double)best.trellis.sigma, distortion);
+    printf("/* seed %d of %d: distortion %.5f */\n{%d, %.4ff,\n {", best_seed, seeds, distortion, bits,
+           (double)best.trellis.sigma);
     for (int table = 0; table < 2; table++)
         for (int p = 0; p < STATES; p++)
             printf("%d%s", table ? best.trellis.mix[p] : best.trellis.levels[p],

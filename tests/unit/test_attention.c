@@ -289,6 +289,22 @@ static void every_codec_on_every_table_equals_dequantized_attention(void **state
     }
 }
 
+/* The chain of a trellis of values closes over fewer tiles than a state remembers. */
+static void trellises_of_few_tiles_equal_dequantized_attention(void **state) {
+    (void)state;
+    static const int few[] = {16, 32, 48};
+    static const char *const kv[] = {"tcq2", "tcq3", "tcq4"};
+    for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
+        if (!(*k)->runs_here()) continue;
+        for (int c = 0; c < 3; c++)
+            for (int i = 0; i < 3; i++) {
+                setup s = ordinary(kv[c], few[i]);
+                s.kernels = (*k)->name;
+                free(compare(&s, false));
+            }
+    }
+}
+
 static void every_length_and_chunk_equals_dequantized_attention(void **state) {
     (void)state;
     static const int lengths[] = {0, 1, 63, 64, 65, 1000}, chunks[] = {1, 3, 5, 64, 257};
@@ -537,6 +553,7 @@ static void a_row_that_was_rewound_is_forgotten(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         ATTENTION_TEST(every_codec_on_every_table_equals_dequantized_attention),
+        ATTENTION_TEST(trellises_of_few_tiles_equal_dequantized_attention),
         ATTENTION_TEST(every_length_and_chunk_equals_dequantized_attention),
         ATTENTION_TEST(long_contexts_equal_dequantized_attention),
         ATTENTION_TEST(windows_of_every_size_equal_dequantized_attention),

@@ -1,8 +1,7 @@
 /* test_kernels.c: every kernel table that runs here: integer kernels against the scalar table bit for bit, float
  * kernels against plain loops in double (the scalar table too), guard bytes around every output. */
-#include "testing.h"
+#include "kernel_testing.h"
 
-#include "backend/cpu/kernels.h"
 #include "base/half.h"
 #include "base/tensor.h"
 
@@ -13,20 +12,6 @@ static const tq_kernels *scalar_table(void) {
     const tq_kernels *k;
     OK(tq_kernels_select("scalar", &k, &e));
     return k;
-}
-
-/* Run a test once for every table that this processor has. */
-static void each_table(void (*test)(const tq_kernels *)) {
-    int n = 0;
-    for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
-        if (!(*k)->runs_here()) {
-            print_message("skipped: %s does not run here\n", (*k)->name);
-            continue;
-        }
-        test(*k);
-        n++;
-    }
-    assert_true(n > 0);
 }
 
 /* A float sum of n products in any order, with any number of chains, is within n roundings (2^-24 each) of the sum of
@@ -411,22 +396,6 @@ static void vanishing_weights_stay_vanishing(void **state) {
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
-static size_t tile_bytes(int bits, int vectors) {
-    return bits == 3 ? (size_t)(vectors / 4 + (vectors + 7) / 8) * 64 : (size_t)vectors * 64 * (size_t)bits / 8;
-}
-
-/* page.h, once more: the code of (vector, place). */
-static unsigned code_of(int bits, const uint8_t *tile, int vectors, int v, int place) {
-    if (bits == 8) return tile[64 * v + place];
-    if (bits == 4) return tile[64 * (v / 2) + place] >> (v % 2 ? 4 : 0) & 15;
-    if (bits == 2) return tile[64 * (v / 4) + place] >> 2 * (v % 4) & 3;
-    int group = v / 8, in_group = v % 8, members = vectors - 8 * group < 8 ? vectors - 8 * group : 8;
-    const uint8_t *base = tile + 192 * group;
-    unsigned low = base[64 * (in_group / 4) + place] >> 2 * (in_group % 4) & 3;
-    unsigned high = base[64 * (members / 4) + place] >> in_group & 1;
-    return low + 4 * high;
-}
-
 static void check_tiles(const tq_kernels *k) {
     static const int bits_of[] = {2, 3, 4, 8};
     tq_rng rng = {6};
@@ -452,52 +421,6 @@ static void check_tiles(const tq_kernels *k) {
 static void tiles_are_unpacked_in_the_order_of_the_page(void **state) {
     (void)state;
     each_table(check_tiles);
-}
-
-/* Every code of a tile of keys, or of a run of tiles of values, against the specification's decoder; and codes against
- * its encoder, some rows at once. */
-static void check_trellis(const tq_kernels *k) {
-    tq_rng rng = {61};
-    for (int bits = 2; bits <= 4; bits++)
-        for (int dim = 16; dim <= 512; dim += dim < 128 ? 16 : 128) {
-            const tq_trellis *t = tq_trellis_of(bits);
-            int vectors = dim / 4;
-            guarded tile = guarded_new(tile_bytes(bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
-            for (size_t i = 0; i < tile.bytes; i++) tile.data[i] = (uint8_t)tq_rng_u64(&rng);
-            k->unpack_trellis_keys(t, tile.data, vectors, dst.data);
-            for (int row = 0; row < 16; row++) {
-                uint8_t chain[512];
-                int8_t levels[512];
-                for (int s = 0; s < dim; s++)
-                    chain[s] = (uint8_t)code_of(bits, tile.data, vectors, s % vectors, 4 * row + s / vectors);
-                tq_trellis_decode(t, chain, dim, levels);
-                for (int s = 0; s < dim; s++)
-                    if (dst.data[64 * (s % vectors) + 4 * row + s / vectors] - 128 != levels[s])
-                        fail_msg("%s: %d bits, dim %d, row %d, sample %d", k->name, bits, dim, row, s);
-            }
-            guarded_free(&dst, "unpack_trellis_keys");
-            guarded_free(&tile, "the tile");
-
-            enum { ROWS = 19 };
-            int16_t *samples = test_alloc((size_t)ROWS * (size_t)dim * sizeof *samples);
-            uint8_t *codes = test_alloc((size_t)ROWS * (size_t)dim), *scratch = test_alloc(TQ_TRELLIS_SCRATCH(dim) + 64);
-            for (int i = 0; i < ROWS * dim; i++)
-                samples[i] = (int16_t)lrint(test_normal(&rng) * (double)t->sigma * TQ_TRELLIS_UNIT);
-            uint8_t *aligned = scratch + (64 - (uintptr_t)scratch % 64) % 64;
-            k->trellis_encode(t, samples, ROWS, dim, codes, aligned);
-            for (int row = 0; row < ROWS; row++) {
-                uint8_t want[512];
-                tq_trellis_encode(t, samples + row * dim, dim, want);
-                if (memcmp(want, codes + row * dim, (size_t)dim) != 0)
-                    fail_msg("%s: %d bits, dim %d: row %d is encoded otherwise", k->name, bits, dim, row);
-            }
-            free(samples), free(codes), free(scratch);
-        }
-}
-
-static void trellis_codes_are_those_of_the_specification(void **state) {
-    (void)state;
-    each_table(check_trellis);
 }
 
 static void expect_dots(const tq_kernels *k, const uint8_t *unpacked, int vectors, const tq_int_vectors *q, int first,
@@ -838,7 +761,6 @@ int main(void) {
         cmocka_unit_test(integers_are_the_nearest_to_the_floats),
         cmocka_unit_test(vanishing_weights_stay_vanishing),
         cmocka_unit_test(tiles_are_unpacked_in_the_order_of_the_page),
-        cmocka_unit_test(trellis_codes_are_those_of_the_specification),
         cmocka_unit_test(integer_products_are_exact),
         cmocka_unit_test(the_largest_products_do_not_overflow),
         cmocka_unit_test(integers_come_back_as_scores_and_values),

@@ -1,5 +1,4 @@
 /* cmd_quality.c: `tq quality MODEL`: may this model be trusted with a compressed cache?  A verdict a codec. */
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,28 +207,23 @@ static int parse(int argc, char **argv, quality_options *q) {
                                  .max = 1000, .help = "windows of the text on which predictions are compared (default 3)"});
     options_add(&o, (option_row){.name = "documents", .argument = "N", .type = OPTION_INT, .to = &q->documents, .min = 1,
                                  .max = 1000, .help = "documents with ten needles each (default 2)"});
-    eval_options_add(&o, &q->e, EVAL_COMPARED_ALWAYS, "divergence over bits a value");
-    options_find(&o, "kv")->help = "one or more, with commas between (default tq4,tq3,tq2)";
+    eval_options_add(&o, &q->e, EVAL_COMPARED_ALWAYS, "tq4,tq3,tq2", "divergence over bits a value");
     int first, code = options_parse(&o, argc, argv, &first);
     if (code != OPTIONS_RUN) return code;
     if (first + 1 < argc) return options_usage_error(&o, "want one model, got '%s' too", argv[first + 1]);
     if (first < argc && q->e.model.model) return options_usage_error(&o, "want MODEL or --model, got both");
     if (first < argc) q->e.model.model = argv[first];
-    return eval_options_read(&o, &q->e, "tq4,tq3,tq2");
+    return eval_options_read(&o, &q->e);
 }
 
 int cmd_quality(int argc, char **argv) {
     quality_options q = {.e = {.command = "quality"}, .length = 2048, .windows = 3, .documents = 2};
     int code = parse(argc, argv, &q);
     if (code != OPTIONS_RUN) return code;
-    char bundled[PATH_MAX];
-    if (!q.text) q.text = eval_bundled_text(bundled, sizeof bundled);
-    if (!q.text) return setup_fail(q.e.command, "the text that comes with the program is not there; want --text FILE");
     tq_model *m = NULL;
     char *text = NULL;
     size_t text_n = 0;
-    code = setup_model(q.e.command, &q.e.model, &m, NULL);
-    if (code == EXIT_SUCCESS) code = setup_read_text(q.e.command, q.text, &text, &text_n);
+    code = eval_open(&q.e, &q.text, &m, &text, &text_n);
     quality_run run = {.rows = calloc((size_t)q.e.codecs.n, sizeof(divergence_row))};
     if (code == EXIT_SUCCESS && !run.rows) code = setup_fail(q.e.command, "out of memory");
     if (code == EXIT_SUCCESS) code = measure(&q, m, text, text_n, &run);

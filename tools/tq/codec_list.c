@@ -3,10 +3,10 @@
 
 #include <string.h>
 
-void codec_list_option(options *o) {
+void codec_list_option(options *o, const char *help) {
     option_row *kv = options_find(o, "kv");
     kv->argument = "CODEC,...";
-    kv->help = "one or more, with commas between (default f16,tq3);\nwindow:N is a control that forgets what leaves a window";
+    kv->help = help;
 }
 
 /* "a,b,c", where a comma inside "tq:k=A,v=B" belongs to the name.  Cuts `list` in place; the count, 0 if too many. */

@@ -13,7 +13,7 @@ typedef struct codec_list {
 } codec_list;
 
 /* Before parsing, after options_add_cache: make --kv say that it is a list. */
-void codec_list_option(options *o);
+void codec_list_option(options *o, const char *help);
 
 /* After parsing: cut --kv, or `fallback` where it was not given.  Refuses the options of a single cache that make no
  * sense for a measurement (--ctx, --no-turboquant).  OPTIONS_RUN or the code to exit with. */

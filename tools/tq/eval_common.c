@@ -1,7 +1,6 @@
 /* eval_common.c: see eval_common.h. */
 #include "eval_common.h"
 
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +19,9 @@ static void add_comparison(options *o, eval_options *e) {
                                 .help = "leave out " EVAL_CONTROL ", which forgets and should be seen to"});
 }
 
-void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *plot_help) {
+void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *caches, const char *plot_help) {
     e->columns = columns;
+    e->caches = caches;
     if (columns != EVAL_GIVEN) add_comparison(o, e);
     options_heading(o, "Output");
     options_add(o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &e->json, .help = "print one JSON object"});
@@ -30,7 +30,9 @@ void eval_options_add(options *o, eval_options *e, eval_columns columns, const c
                                 .help = plot_help});
     options_add_model(o, &e->model);
     options_add_cache(o, &e->cache);
-    codec_list_option(o);
+    snprintf(e->caches_help, sizeof e->caches_help, "one or more, with commas between (default %s);\n%s", caches,
+             "window:N is a control that forgets what leaves a window");
+    codec_list_option(o, e->caches_help);
 }
 
 bool eval_is_control(const char *kv) { return strncmp(kv, "window:", 7) == 0; }
@@ -63,11 +65,11 @@ static int add_reference_and_control(const options *o, eval_options *e) {
     return OPTIONS_RUN;
 }
 
-int eval_options_read(const options *o, eval_options *e, const char *fallback) {
+int eval_options_read(const options *o, eval_options *e) {
     if (e->json && e->csv) return options_usage_error(o, "--json and --csv: give one of them");
     if (e->cache.codec_given)
         return options_usage_error(o, "--key-bits, --value-bits and --value-group-size: name the codecs in --kv instead");
-    int code = codec_list_read(o, &e->cache, fallback, &e->codecs);
+    int code = codec_list_read(o, &e->cache, e->caches, &e->codecs);
     if (code == OPTIONS_RUN) code = add_reference_and_control(o, e);
     if (code == OPTIONS_RUN && e->plot && plot_check(e->command, e->plot) != EXIT_SUCCESS) return EXIT_FAILURE;
     return code;
@@ -195,7 +197,8 @@ int eval_read_tokens(const char *command, tq_model *model, const char *path, int
     return EXIT_SUCCESS;
 }
 
-const char *eval_bundled_text(char *path, size_t cap) {
+/* Beside the bundled model, or in the source tree; NULL if it is not there. */
+static const char *bundled_text(char *path, size_t cap) {
     static const char *const beside[] = {"../models", "models", "../share/turboquant/models"};
     char own[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
@@ -210,4 +213,16 @@ const char *eval_bundled_text(char *path, size_t cap) {
     }
     snprintf(path, cap, "%s/evaluation.txt", TQ_MODELS_SOURCE_DIR);
     return access(path, R_OK) == 0 ? path : NULL;
+}
+
+const char *eval_text_path(eval_options *e, const char *given) {
+    const char *path = given ? given : bundled_text(e->bundled_text, sizeof e->bundled_text);
+    if (!path) setup_fail(e->command, "the text that comes with the program is not there; want --text FILE");
+    return path;
+}
+
+int eval_open(eval_options *e, const char **path, tq_model **model, char **text, size_t *n) {
+    *path = eval_text_path(e, *path);
+    int code = *path ? setup_model(e->command, &e->model, model, NULL) : EXIT_FAILURE;
+    return code == EXIT_SUCCESS ? setup_read_text(e->command, *path, text, n) : code;
 }

@@ -6,6 +6,8 @@
 #ifndef TQ_TOOL_EVAL_COMMON_H
 #define TQ_TOOL_EVAL_COMMON_H
 
+#include <limits.h>
+
 #include "codec_list.h"
 #include "eval_plot.h"
 #include "eval_table.h"
@@ -27,24 +29,26 @@ typedef struct eval_options {
     model_options model;
     cache_options cache;
     const char *reference, *plot;
+    const char *caches;   /* those measured where --kv names none */
+    char caches_help[128];
+    char bundled_text[PATH_MAX];
     bool json, csv, no_control;
     eval_columns columns;
     codec_list codecs;
 } eval_options;
 
-/* --json --csv --plot, then the groups of model and cache; where caches are compared, --reference too. */
-void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *plot_help);
+/* --json --csv --plot, then the groups of model and cache; where caches are compared, --reference too.  caches: what is
+ * measured without --kv. */
+void eval_options_add(options *o, eval_options *e, eval_columns columns, const char *caches, const char *plot_help);
 
-/* After parsing: the list of caches (--kv, or `fallback`), and what contradicts itself.  OPTIONS_RUN or the code to
- * exit with. */
-int eval_options_read(const options *o, eval_options *e, const char *fallback);
+/* After parsing: the list of caches, and what contradicts itself.  OPTIONS_RUN or the code to exit with. */
+int eval_options_read(const options *o, eval_options *e);
 
 /* ---- progress ------------------------------------------------------------------------------------------------------- */
 
 typedef struct eval_watch {
     progress_bar bar;
     double done, total, item; /* work: tokens, and what attending to all before them costs */
-    int item_tokens;
 } eval_watch;
 
 double eval_work(int tokens);
@@ -85,8 +89,12 @@ bool eval_is_control(const char *kv);
 /* A text as tokens, for --text.  ids: tq_free.  0 or the code to exit with. */
 int eval_read_tokens(const char *command, tq_model *model, const char *path, int32_t **ids, int *n);
 
-/* The text that comes with the program, beside its model or in the source tree; NULL if it is not there. */
-const char *eval_bundled_text(char *path, size_t cap);
+/* --text, or the text that comes with the program; NULL after a message if that is not there. */
+const char *eval_text_path(eval_options *e, const char *given);
+
+/* The model, and the text to measure it on; *path becomes its path.  model: tq_model_free, text: free, also after a
+ * failure.  0 or EXIT_FAILURE. */
+int eval_open(eval_options *e, const char **path, tq_model **model, char **text, size_t *n);
 
 /* Numbers of a list "1024,2048".  How many, or -1 if one is not within min..max or there are more than cap. */
 int eval_read_list(const char *text, int min, int max, int *out, int cap);

@@ -222,10 +222,10 @@ int eval_recall(int argc, char **argv) {
     options_begin(&o, "tq eval recall --data FILE [OPTIONS]",
                   "Count right answers on documents of token ids with facts asked for at their end.");
     add_documents_options(&o, &d);
-    eval_options_add(&o, &d.e, EVAL_COMPARED, "right answers over bits a value");
+    eval_options_add(&o, &d.e, EVAL_COMPARED, "f16,tq3", "right answers over bits a value");
     int code = options_parse(&o, argc, argv, NULL);
     if (code == OPTIONS_RUN && !d.data) code = options_usage_error(&o, "want --data FILE");
-    if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e, "f16,tq3");
+    if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e);
     if (code != OPTIONS_RUN) return code;
     documents docs = {0};
     recall_run *run = calloc(1, sizeof *run);
@@ -433,10 +433,10 @@ int eval_kld(int argc, char **argv) {
                   "Measure how far compressed caches move the model's predictions, on documents or on windows of a text.");
     add_documents_options(&o, &d);
     add_text_options(&o, &d);
-    eval_options_add(&o, &d.e, EVAL_COMPARED, "divergence over bits a value");
+    eval_options_add(&o, &d.e, EVAL_COMPARED, "f16,tq3", "divergence over bits a value");
     int code = options_parse(&o, argc, argv, NULL);
     if (code == OPTIONS_RUN) code = check_documents(&o, &d);
-    if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e, "f16,tq3");
+    if (code == OPTIONS_RUN) code = eval_options_read(&o, &d.e);
     if (code != OPTIONS_RUN) return code;
     documents docs = {0};
     table details = {0}, unused = {0};

@@ -1,5 +1,4 @@
 /* eval_niah.c: `tq eval niah`: needles hidden in a text, by depth and length. */
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,28 +171,24 @@ static int parse(int argc, char **argv, niah_options *n) {
                                  .help = "depth 100 % is the end of the text, exact or not;\nelse the last place that is packed"});
     options_add(&o, (option_row){.name = "raw", .type = OPTION_FLAG, .to = &n->raw,
                                  .help = "no chat template: the model completes the needle's sentence"});
-    eval_options_add(&o, &n->e, EVAL_COMPARED, "a heat map a cache");
+    eval_options_add(&o, &n->e, EVAL_COMPARED, "f16,tq3", "a heat map a cache");
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
     n->n_lengths = eval_read_list(n->lengths_text, 1, 1 << 24, n->lengths, LENGTHS_CAP);
     if (n->n_lengths < 1)
         return options_usage_error(&o, "--lengths: want 1 to %d numbers with commas between, got '%s'", LENGTHS_CAP,
                                    n->lengths_text);
-    return eval_options_read(&o, &n->e, "f16,tq3");
+    return eval_options_read(&o, &n->e);
 }
 
 int eval_niah(int argc, char **argv) {
     niah_options n = {.e = {.command = "eval niah"}, .lengths_text = "1024,2048,4096", .n_depths = 5, .repeats = 2};
     int code = parse(argc, argv, &n);
     if (code != OPTIONS_RUN) return code;
-    char bundled[PATH_MAX];
-    if (!n.text) n.text = eval_bundled_text(bundled, sizeof bundled);
-    if (!n.text) return setup_fail(n.e.command, "the text that comes with the program is not there; want --text FILE");
     tq_model *m = NULL;
     char *text = NULL;
     size_t text_n = 0;
-    code = setup_model(n.e.command, &n.e.model, &m, NULL);
-    if (code == EXIT_SUCCESS) code = setup_read_text(n.e.command, n.text, &text, &text_n);
+    code = eval_open(&n.e, &n.text, &m, &text, &text_n);
     niah_run *run = calloc(1, sizeof *run);
     if (code == EXIT_SUCCESS && !run) code = setup_fail(n.e.command, "out of memory");
     if (code == EXIT_SUCCESS) code = measure(&n, m, text, text_n, run);

@@ -191,23 +191,22 @@ static int parse(int argc, char **argv, rows_options *r) {
                                  .max = 1 << 24, .help = "random vectors (default 10000)"});
     options_add(&o, (option_row){.name = "dump", .argument = "FILE", .type = OPTION_STRING, .to = &r->dump,
                                  .help = "write the rows: float32 (layers, heads, keys and values, tokens, dim)"});
-    eval_options_add(&o, &r->e, EVAL_GIVEN, "distortion over bits a value");
+    eval_options_add(&o, &r->e, EVAL_GIVEN, "f16,tq4,tq3,tq2", "distortion over bits a value");
     options_find(&o, "model")->given = &r->model_given;
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
     if (r->alone && (r->text || r->dump || r->model_given))
         return options_usage_error(&o, "--alone opens no model: --model, --text and --dump have no meaning with it");
     if (!r->alone && r->dim_given) return options_usage_error(&o, "--dim: want --alone with it; a model has its own");
-    return eval_options_read(&o, &r->e, "f16,tq4,tq3,tq2");
+    return eval_options_read(&o, &r->e);
 }
 
 int eval_distortion(int argc, char **argv) {
     rows_options r = {.e = {.command = "eval distortion"}, .dim = 128, .vectors = 10000, .tokens = 2048};
     int code = parse(argc, argv, &r);
     if (code != OPTIONS_RUN) return code;
-    char bundled[PATH_MAX];
-    const char *text = r.text ? r.text : eval_bundled_text(bundled, sizeof bundled);
-    if (!text && !r.alone) return setup_fail(r.e.command, "the text that comes with the program is not there; want --text FILE");
+    const char *text = r.alone ? NULL : eval_text_path(&r.e, r.text);
+    if (!text && !r.alone) return EXIT_FAILURE;
     tq_model *m = NULL;
     code = r.alone ? EXIT_SUCCESS : setup_model(r.e.command, &r.e.model, &m, NULL);
     if (code != EXIT_SUCCESS) return code;

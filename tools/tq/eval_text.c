@@ -24,7 +24,7 @@ static int parse_text(options *o, text_options *t, int argc, char **argv) {
     int code = options_parse(o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
     if (!t->text) return options_usage_error(o, "want --text FILE");
-    return eval_options_read(o, &t->e, "f16,tq3");
+    return eval_options_read(o, &t->e);
 }
 
 /* Open the model and cut the text.  `room`: tokens that a piece needs of the model's context. */
@@ -128,7 +128,7 @@ int eval_ppl(int argc, char **argv) {
                                  .max = 1 << 24, .help = "how many, spread over the text; 0: all (default 16)"});
     options_add(&o, (option_row){.name = "chunk", .argument = "N", .type = OPTION_INT, .to = &chunk, .min = 1,
                                  .max = 1024, .help = "tokens evaluated together (default 32)"});
-    eval_options_add(&o, &t.e, EVAL_COMPARED, "perplexity over bits a value");
+    eval_options_add(&o, &t.e, EVAL_COMPARED, "f16,tq3", "perplexity over bits a value");
     int code = parse_text(&o, &t, argc, argv);
     if (code != OPTIONS_RUN) return code;
     text_pieces p = {0};
@@ -254,7 +254,7 @@ int eval_match(int argc, char **argv) {
                                  .max = 1 << 24, .help = "how many, spread over the text (default 16)"});
     options_add(&o, (option_row){.name = "max-tokens", .argument = "N", .type = OPTION_INT, .to = &max_tokens, .min = 1,
                                  .max = 1 << 20, .help = "tokens to generate (default 128)"});
-    eval_options_add(&o, &t.e, EVAL_COMPARED, "agreement over bits a value");
+    eval_options_add(&o, &t.e, EVAL_COMPARED, "f16,tq3", "agreement over bits a value");
     int code = parse_text(&o, &t, argc, argv);
     if (code != OPTIONS_RUN) return code;
     text_pieces p = {0};

@@ -1,0 +1,158 @@
+/* test_trellis.c: trellis codes: their distortion, and every kernel table against the specification, bit for bit. */
+#include "kernel_testing.h"
+
+#include "codec/codec.h"
+
+enum { MAX_DIM = 512, ROWS = 19 }; /* 19: a full set of lanes and some more, whatever their number */
+
+/* ---- the codes -------------------------------------------------------------------------------------------------------- */
+
+/* codec.md 5.4: .0784, .0206, .0056 at 2, 3, 4 bits for dimension 128, within 3 %; ours may be better. */
+static void trellises_have_at_most_the_distortion_of_the_table(void **state) {
+    (void)state;
+    enum { DIM = 128, VECTORS = 1000 };
+    static const double want[] = {.0784, .0206, .0056};
+    for (int bits = 2; bits <= 4; bits++) {
+        char name[8];
+        snprintf(name, sizeof name, "tcq%d", bits);
+        tq_codec *codec;
+        OK(tq_codec_new(name, DIM, 42, &codec, &e));
+        tq_rng rng = {DIM};
+        double sum = 0;
+        for (int v = 0; v < VECTORS; v++) {
+            float x[DIM], y[DIM];
+            uint8_t row[2 + DIM / 2];
+            test_unit_vector(&rng, x, DIM);
+            tq_codec_encode(codec, x, 1, row);
+            tq_codec_decode(codec, row, 1, y);
+            sum += test_relative_error(x, y, DIM);
+        }
+        print_message("tcq%d: %.5f\n", bits, sum / VECTORS);
+        assert_true(sum / VECTORS <= want[bits - 2] * 1.03 && sum / VECTORS >= want[bits - 2] * .9);
+        tq_codec_free(codec);
+    }
+}
+
+/* Found by the encoder: no single code of a chain can be changed for the better (its end is the state of its start, so
+ * every chain of codes is legal). */
+static void no_change_of_one_code_is_nearer(void **state) {
+    (void)state;
+    enum { N = 64 };
+    tq_rng rng = {17};
+    for (int bits = 2; bits <= 4; bits++)
+        for (int round = 0; round < 20; round++) {
+            const tq_trellis *t = tq_trellis_of(bits);
+            int16_t samples[N];
+            uint8_t codes[N];
+            int8_t levels[N];
+            for (int i = 0; i < N; i++) samples[i] = (int16_t)lrint(test_normal(&rng) * (double)t->sigma * TQ_TRELLIS_UNIT);
+            tq_trellis_encode(t, samples, N, codes);
+            int64_t best = -1;
+            for (int change = -1; change < N << bits; change++) {
+                uint8_t was = change >= 0 ? codes[change >> bits] : 0;
+                /* Near the seam the encoder's state was chosen before the rest was seen. */
+                if (change >= 0 && (change >> bits < 6 || change >> bits >= N - 6)) continue;
+                if (change >= 0) codes[change >> bits] = (uint8_t)(change & ((1 << bits) - 1));
+                tq_trellis_decode(t, codes, N, levels);
+                int64_t error = 0;
+                for (int i = 0; i < N; i++) error += (2 * levels[i] - samples[i]) * (2 * levels[i] - samples[i]);
+                if (change < 0) best = error;
+                else codes[change >> bits] = was;
+                if (error < best) fail_msg("%d bits, round %d: code %d", bits, round, change >> bits);
+            }
+        }
+}
+
+/* ---- the kernels ------------------------------------------------------------------------------------------------------ */
+
+static void fill(guarded *g, tq_rng *rng) {
+    for (size_t i = 0; i < g->bytes; i++) g->data[i] = (uint8_t)tq_rng_u64(rng);
+}
+
+static void check_keys(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
+    int vectors = dim / 4;
+    guarded tile = guarded_new(tile_bytes(t->bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
+    fill(&tile, rng);
+    k->unpack_trellis_keys(t, tile.data, vectors, dst.data);
+    for (int row = 0; row < 16; row++) {
+        uint8_t chain[MAX_DIM];
+        int8_t levels[MAX_DIM];
+        for (int s = 0; s < dim; s++)
+            chain[s] = (uint8_t)code_of(t->bits, tile.data, vectors, s % vectors, 4 * row + s / vectors);
+        tq_trellis_decode(t, chain, dim, levels);
+        for (int s = 0; s < dim; s++)
+            if (dst.data[64 * (s % vectors) + 4 * row + s / vectors] - 128 != levels[s])
+                fail_msg("%s: %d bits, dim %d, row %d, sample %d", k->name, t->bits, dim, row, s);
+    }
+    guarded_free(&dst, "unpack_trellis_keys");
+    guarded_free(&tile, "the tile");
+}
+
+/* One step of 128 rows' chains, from any states. */
+static void check_values(const tq_kernels *k, const tq_trellis *t, tq_rng *rng) {
+    enum { VECTORS = 32 };
+    guarded tile = guarded_new(tile_bytes(t->bits, VECTORS), 0), dst = guarded_new(VECTORS * 64, 0);
+    guarded states = guarded_new(VECTORS * 64, 0), silent = guarded_new(VECTORS * 64, 0);
+    uint8_t before[VECTORS * 64];
+    fill(&tile, rng);
+    for (int i = 0; i < VECTORS * 64; i++) before[i] = (uint8_t)(tq_rng_u64(rng) % TQ_TRELLIS_STATES);
+    memcpy(states.data, before, sizeof before);
+    memcpy(silent.data, before, sizeof before);
+    k->unpack_trellis_values(t, tile.data, VECTORS, states.data, dst.data);
+    k->unpack_trellis_values(t, tile.data, VECTORS, silent.data, NULL);
+    assert_memory_equal(states.data, silent.data, sizeof before);
+    for (int v = 0; v < VECTORS; v++)
+        for (int place = 0; place < 64; place++) {
+            unsigned state = tq_trellis_next(t, before[64 * v + place], code_of(t->bits, tile.data, VECTORS, v, place));
+            assert_int_equal(states.data[64 * v + place], state);
+            assert_int_equal(dst.data[64 * v + place], t->levels[state ^ t->mix[before[64 * v + place]]]);
+        }
+    guarded_free(&silent, "states alone");
+    guarded_free(&states, "states");
+    guarded_free(&dst, "unpack_trellis_values");
+    guarded_free(&tile, "the tile");
+}
+
+static void check_encoder(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
+    size_t n = (size_t)ROWS * (size_t)dim, bytes = TQ_TRELLIS_SCRATCH(dim);
+    int16_t *samples = test_alloc(n * sizeof *samples);
+    guarded codes = guarded_new(n, 0);
+    void *scratch = aligned_alloc(64, bytes);
+    assert_non_null(scratch);
+    for (size_t i = 0; i < n; i++) samples[i] = (int16_t)lrint(test_normal(rng) * (double)t->sigma * TQ_TRELLIS_UNIT);
+    k->trellis_encode(t, samples, ROWS, dim, codes.data, scratch);
+    for (int row = 0; row < ROWS; row++) {
+        uint8_t want[MAX_DIM];
+        tq_trellis_encode(t, samples + row * dim, dim, want);
+        if (memcmp(want, codes.data + row * dim, (size_t)dim) != 0)
+            fail_msg("%s: %d bits, dim %d: row %d is encoded otherwise", k->name, t->bits, dim, row);
+    }
+    guarded_free(&codes, "trellis_encode");
+    free(samples), free(scratch);
+}
+
+static void check_trellis(const tq_kernels *k) {
+    tq_rng rng = {61};
+    for (int bits = 2; bits <= 4; bits++) {
+        const tq_trellis *t = tq_trellis_of(bits);
+        check_values(k, t, &rng);
+        for (int dim = 16; dim <= MAX_DIM; dim += dim < 128 ? 16 : 128) {
+            check_keys(k, t, dim, &rng);
+            check_encoder(k, t, dim, &rng);
+        }
+    }
+}
+
+static void kernels_find_the_codes_and_levels_of_the_specification(void **state) {
+    (void)state;
+    each_table(check_trellis);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trellises_have_at_most_the_distortion_of_the_table),
+        cmocka_unit_test(no_change_of_one_code_is_nearer),
+        cmocka_unit_test(kernels_find_the_codes_and_levels_of_the_specification),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
