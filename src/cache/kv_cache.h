@@ -47,6 +47,9 @@ tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err);
 /* Bytes that a cache within a budget takes at most once it holds n_tokens, checkpoints not counted. */
 size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens);
 
+/* Store n tokens of a layer without attending: keys and values that come from elsewhere.  TQ_FULL changes nothing. */
+tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const float *v, int n, tq_error *err);
+
 /* Forget everything. */
 void tq_cache_clear(tq_cache *cache);
 
