@@ -43,7 +43,8 @@ typedef struct tq_model_params {
 } tq_model_params;
 
 /* Open a Hugging Face or MLX directory (config.json, *.safetensors, tokenizer.json) or a GGUF file, of a split the first.
- * params may be NULL. */
+ * params may be NULL.  "synthetic:NAME" makes a model of a published shape with random 4-bit weights, for measuring speed;
+ * it has no tokenizer.  A name that does not exist (TQ_NOT_FOUND) is answered with a list of those that do. */
 TQ_API tq_status tq_model_open(const char *path, const tq_model_params *params, tq_model **out, tq_error *err);
 TQ_API void tq_model_free(tq_model *model); /* after its sessions; NULL is fine */
 
@@ -57,7 +58,9 @@ typedef struct tq_model_info {
     int n_threads;
     int64_t n_parameters;
     int64_t weight_bytes; /* mapped */
+    int64_t token_bytes;  /* of them, what one decoded token reads: not other experts, nor an embedding's other rows */
     bool has_chat_template;
+    bool synthetic; /* random weights: what it says means nothing */
 } tq_model_info;
 
 TQ_API const tq_model_info *tq_model_get_info(const tq_model *model);

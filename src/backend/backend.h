@@ -84,6 +84,13 @@ typedef struct tq_delta_args {
 
 enum { TQ_SINGLE_TOKENS = 16 };
 
+/* One of several products with the same x: y (n, rows) = x (n, cols) W^T + bias (rows) or NULL. */
+typedef struct tq_product {
+    const tq_matrix *w;
+    const float *bias;
+    float *y;
+} tq_product;
+
 typedef struct tq_backend_ops {
     void (*free)(tq_backend *backend);
     /* x (n, dim) = rows ids of table */
@@ -91,6 +98,8 @@ typedef struct tq_backend_ops {
     /* y (n, rows) = x (n, cols) W^T + bias (rows) or NULL.  Up to TQ_SINGLE_TOKENS tokens each get the same bits as they
      * would alone: sequences that decode together do not touch each other's results. */
     void (*matmul)(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y);
+    /* Several matrices of equal cols and one x, as one job. */
+    void (*matmul_many)(tq_backend *backend, const tq_product *products, int count, const float *x, int n);
     /* y (n, dim) = x / sqrt(mean(x^2) + eps) * weight (dim) */
     void (*rms_norm)(tq_backend *backend, const float *x, const float *weight, int n, int dim, float eps, float *y);
     /* x += y, count values */

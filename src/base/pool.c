@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SPIN_ROUNDS = 2000, MAX_THREADS = 256 };
+/* A round is a pause: 15 to 50 ns.  A worker outlives the serial parts of a token; whoever waits for the last task gives
+ * its processor away sooner, because on a shared machine the task's owner may be the one that needs it. */
+enum { SPIN_ROUNDS = 2000, WAIT_ROUNDS = 400, MAX_THREADS = 256 };
 
 /* ticket packs (job generation << 32 | tasks not yet taken): a worker late for one job can never take a task of the
  * next.  fn, ctx and n_tasks change only between jobs, when no worker holds a task, and are read only by a worker that
@@ -110,7 +112,7 @@ void tq_pool_run(tq_pool *pool, tq_task_fn fn, void *ctx, int n_tasks) {
     wake_sleepers(pool);
     work(pool, generation, 0);
     for (int i = 0; atomic_load_explicit(&pool->unfinished, memory_order_acquire) > 0; i++) {
-        if (i < SPIN_ROUNDS) relax();
+        if (i < WAIT_ROUNDS) relax();
         else sched_yield(); /* the machine is shared: let the worker that holds the last task run */
     }
 }

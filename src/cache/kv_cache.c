@@ -224,6 +224,20 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     cache->backend->ops->flush(cache->backend, &args);
 }
 
+tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const float *v, int n, tq_error *err) {
+    tq_cache_layer *l = &cache->layers[layer];
+    int stored = tokens_of(&l->store);
+    if (n > cache->params.max_tokens - stored)
+        return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n,
+                       cache->params.max_tokens);
+    size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
+    for (int m; n > 0; n -= m, k += (size_t)m * kv_row, v += (size_t)m * kv_row) {
+        m = min_int(n, cache->max_chunk);
+        store_rows(cache, l, k, v, m);
+    }
+    return TQ_OK;
+}
+
 tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const float *k, const float *v, int n, float *out,
                           tq_error *err) {
     if (layer < 0 || layer >= cache->params.n_layers)

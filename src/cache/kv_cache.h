@@ -34,6 +34,9 @@ struct tq_cache {
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
                           tq_error *err);
 
+/* Store n tokens of a layer without attending: keys and values that come from elsewhere.  TQ_FULL changes nothing. */
+tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const float *v, int n, tq_error *err);
+
 /* Forget everything. */
 void tq_cache_clear(tq_cache *cache);
 

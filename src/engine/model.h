@@ -27,6 +27,7 @@ struct tq_model {
     int32_t eos[TQ_MAX_EOS];
     int n_eos;
     tq_sampling sampling;
+    bool synthetic; /* random weights (synthetic.h) */
 };
 
 /* For a path to a GGUF file: what a directory's files say of a model, into an empty m with its path. */

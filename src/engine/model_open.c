@@ -6,6 +6,7 @@
 
 #include "base/file_map.h"
 #include "engine/model.h"
+#include "engine/synthetic.h"
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
@@ -145,15 +146,38 @@ bool tq_model_is_eos(const tq_model *model, int32_t id) {
 
 /* ---- the model ------------------------------------------------------------------------------------------------------- */
 
+static int64_t matrix_bytes(const tq_matrix *w) {
+    int64_t constants = w->biases ? 2 : w->scales ? 1 : 0;
+    if (constants) constants *= (int64_t)(w->cols / w->group_size) * (int64_t)tq_dtype_bytes(w->scale_dtype);
+    return w->rows * ((int64_t)tq_matrix_row_bytes(w) + constants);
+}
+
+/* Of the weights, what a decoded token reads: not an embedding that is no head (but for a row), not the experts that it is
+ * not sent to. */
+static int64_t token_bytes(const tq_model *m) {
+    const tq_transformer *t = m->transformer;
+    const tq_moe_config *moe = &m->config.moe;
+    int64_t bytes = tq_weights_total_bytes(m->weights);
+    if (t->head.data != t->embedding.data) bytes -= matrix_bytes(&t->embedding) / t->embedding.rows * (t->embedding.rows - 1);
+    for (int l = 0; l < m->config.n_layers; l++) {
+        const tq_ffn_weights *expert = t->layers[l].moe.experts;
+        if (!m->config.layers[l].moe || !expert) continue;
+        int64_t one = matrix_bytes(&expert->gate.w) + matrix_bytes(&expert->up.w) + matrix_bytes(&expert->down.w);
+        bytes -= (moe->n_experts - moe->n_active) * one;
+    }
+    return bytes;
+}
+
 static void fill_info(tq_model *m) {
     const tq_config *c = &m->config;
     m->info = (tq_model_info){
         .path = m->path, .family = c->family, .backend = m->backend->name,
-        .weights = tq_weights_description(m->weights),
+        .weights = m->synthetic ? "random 4-bit groups of 64" : tq_weights_description(m->weights),
         .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
         .hidden = c->hidden, .vocab = c->vocab, .max_context = c->max_context, .n_threads = m->backend->n_threads,
         .n_parameters = tq_weights_total_parameters(m->weights), .weight_bytes = tq_weights_total_bytes(m->weights),
-        .has_chat_template = m->chat_template != NULL,
+        .token_bytes = token_bytes(m),
+        .has_chat_template = m->chat_template != NULL, .synthetic = m->synthetic,
     };
 }
 
@@ -168,7 +192,20 @@ static tq_status start_backend(tq_model *m, const tq_model_params *p, tq_error *
     return TQ_OK;
 }
 
+static tq_status open_synthetic(tq_model *m, const tq_model_params *p, tq_error *err) {
+    tq_file_map image = {0};
+    m->synthetic = true;
+    m->sampling = tq_sampling_default();
+    TQ_TRY(tq_synthetic_make(m->path, &m->config_json, &image, err));
+    report(p, 0.8);
+    TQ_TRY(tq_weights_adopt(&image, m->path, m->config_json, &m->weights, err));
+    TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
+    TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
+    return start_backend(m, p, err);
+}
+
 static tq_status open_all(tq_model *m, const tq_model_params *p, tq_error *err) {
+    if (tq_synthetic_names(m->path)) return open_synthetic(m, p, err);
     struct stat st;
     if (stat(m->path, &st) != 0) return tq_fail(err, TQ_NOT_FOUND, "%s: no such model directory or GGUF file", m->path);
     if (S_ISREG(st.st_mode)) {

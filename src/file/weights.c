@@ -316,6 +316,35 @@ tq_status tq_weights_open_gguf(const tq_gguf_model *files, tq_weights **out, tq_
     return TQ_OK;
 }
 
+static tq_status adopt_shard(tq_weights *weights, tq_file_map *image, const char *label, tq_error *err) {
+    shard *s = weights->shards = calloc(1, sizeof *weights->shards);
+    if (!s) return tq_fail_memory(err, sizeof *s, "a shard");
+    weights->n_shards = 1;
+    s->map = *image;
+    *image = (tq_file_map){0};
+    s->name = strdup(label);
+    if (!s->name) return tq_fail_memory(err, strlen(label) + 1, "a file name");
+    TQ_TRY(tq_safetensors_parse(s->map.data, s->map.bytes, label, &s->st, err));
+    TQ_TRY(align_tensors(s, err));
+    return build_table(weights, err);
+}
+
+tq_status tq_weights_adopt(tq_file_map *image, const char *label, const json_t *config, tq_weights **out, tq_error *err) {
+    *out = NULL;
+    tq_weights *weights = calloc(1, sizeof *weights);
+    tq_status status = weights ? tq_mlx_quantization_read(config, &weights->quantization, err)
+                               : tq_fail_memory(err, sizeof *weights, "the weights");
+    if (status == TQ_OK) status = adopt_shard(weights, image, label, err);
+    if (status != TQ_OK) {
+        tq_file_map_close(image);
+        tq_weights_close(weights);
+        return status;
+    }
+    describe(weights);
+    *out = weights;
+    return TQ_OK;
+}
+
 void tq_weights_close(tq_weights *weights) {
     if (!weights) return;
     for (int i = 0; i < weights->n_shards; i++) {

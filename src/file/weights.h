@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "base/file_map.h"
 #include "base/status.h"
 #include "base/tensor.h"
 #include "file/gguf_model.h"
@@ -21,6 +22,10 @@ tq_status tq_weights_open(const char *directory, const json_t *config, tq_weight
  * until tq_weights_close. */
 tq_status tq_weights_open_gguf(const tq_gguf_model *files, tq_weights **out, tq_error *err);
 void tq_weights_close(tq_weights *weights);
+
+/* The same over one safetensors file that is in memory already.  The mapping belongs to the weights from now on, also
+ * when this fails.  label names it in error texts and in the description. */
+tq_status tq_weights_adopt(tq_file_map *image, const char *label, const json_t *config, tq_weights **out, tq_error *err);
 
 /* The tensor, or NULL. */
 const tq_tensor *tq_weights_find(const tq_weights *weights, const char *name);

@@ -1,19 +1,16 @@
 /* attention_layer.c: x += out(attend(rope(q), rope(k), v)), with q, k, v of norm(x).  The cache attends and stores. */
 #include "model/transformer.h"
 
-/* q, and with an output gate q_gate, of h. */
-static void project_queries(const tq_transformer *model, const tq_attention_weights *w, tq_backend *backend,
-                            tq_activations *a, const float *h, int n) {
+/* q, k, v, and with an output gate q_gate, of h. */
+static void project(const tq_transformer *model, const tq_attention_weights *w, tq_backend *backend, tq_activations *a,
+                    const float *h, int n) {
     const tq_config *c = &model->config;
-    const tq_backend_ops *op = backend->ops;
-    if (!c->output_gate) {
-        op->matmul(backend, &w->q.w, w->q.bias, h, n, a->q);
-        return;
-    }
+    tq_product qkv[] = {{&w->q.w, w->q.bias, c->output_gate ? a->wide : a->q}, {&w->k.w, w->k.bias, a->k}, {&w->v.w, w->v.bias, a->v}};
+    backend->ops->matmul_many(backend, qkv, 3, h, n);
+    if (!c->output_gate) return;
     size_t row = (size_t)c->n_heads * (size_t)c->head_dim;
     tq_split_part parts[] = {{a->q, c->head_dim, row}, {a->q_gate, c->head_dim, row}};
-    op->matmul(backend, &w->q.w, w->q.bias, h, n, a->wide);
-    op->split(backend, a->wide, n, c->n_heads, parts, 2);
+    backend->ops->split(backend, a->wide, n, c->n_heads, parts, 2);
 }
 
 static void norm_heads(const tq_transformer *model, tq_backend *backend, const float *norm, float *x, int n, int n_heads) {
@@ -42,9 +39,7 @@ tq_status tq_attention_layer(const tq_transformer *model, int index, tq_backend 
     const tq_attention_weights *w = &l->attention;
     const tq_backend_ops *op = backend->ops;
     const float *h = tq_norm_in(model, backend, l->attention_in, a->x, n, a->h);
-    project_queries(model, w, backend, a, h, n);
-    op->matmul(backend, &w->k.w, w->k.bias, h, n, a->k);
-    op->matmul(backend, &w->v.w, w->v.bias, h, n, a->v);
+    project(model, w, backend, a, h, n);
     if (w->q_norm) {
         norm_heads(model, backend, w->q_norm, a->q, n, c->n_heads);
         norm_heads(model, backend, w->k_norm, a->k, n, c->n_kv_heads);

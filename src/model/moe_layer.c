@@ -14,8 +14,8 @@ static void run_expert(const tq_config *c, const tq_ffn_weights *w, int width, b
         op->matmul(backend, &w->gate.w, w->gate.bias, x, n, a->wide);
         op->split(backend, a->wide, n, width, parts, 2);
     } else {
-        op->matmul(backend, &w->gate.w, w->gate.bias, x, n, a->gate);
-        op->matmul(backend, &w->up.w, w->up.bias, x, n, a->up);
+        tq_product gate_up[] = {{&w->gate.w, w->gate.bias, a->gate}, {&w->up.w, w->up.bias, a->up}};
+        op->matmul_many(backend, gate_up, 2, x, n);
     }
     tq_activate(c, backend, a->gate, a->up, (size_t)n * (size_t)width);
     op->matmul(backend, &w->down.w, w->down.bias, a->gate, n, y);

@@ -641,49 +641,67 @@ static void expect_product(const tq_kernels *k, const weights *m, int row, const
     check_close(got, want, sum_bound(m->w.cols, size), k->name, what, row, m->w.cols);
 }
 
-static void check_gemv(const tq_kernels *k, const weights *m, const float *x, const char *what) {
-    size_t cols = (size_t)m->w.cols;
-    guarded split = guarded_new(cols * 4, 0), sums = guarded_new(cols * 4, 0), scratch = guarded_new(cols * 4, 0);
-    tq_gemv_input input = {x, floats(&split), floats(&sums)};
-    k->gemv_prepare(&m->w, &input);
-    for (int row0 = 0; row0 < m->w.rows; row0 += 5) {
-        int n = m->w.rows - row0 < 7 ? m->w.rows - row0 : 7;
-        guarded y = guarded_new((size_t)n * 4, 4);
-        k->gemv(&m->w, row0, n, &input, 1, floats(&y), n, floats(&scratch));
-        for (int i = 0; i < n; i++) expect_product(k, m, row0 + i, x, floats(&y)[i], what);
-        guarded_free(&y, "gemv");
-    }
-    guarded_free(&split, "gemv's split");
-    guarded_free(&sums, "gemv's group sums");
-    guarded_free(&scratch, "gemv's scratch");
+/* Room for n prepared tokens, and the calls that prepare them. */
+typedef struct prepared {
+    tq_matmul_input in;
+    guarded values, step, sum, scratch;
+} prepared;
+
+static void prepare(prepared *p, const tq_kernels *k, const weights *m, const float *x, int n) {
+    p->values = guarded_new(tq_matmul_input_count(m->w.cols) * 4, 0);
+    p->step = guarded_new(tq_matmul_step_count(m->w.cols) * 4, 0);
+    p->sum = guarded_new(tq_matmul_step_count(m->w.cols) * 4, 0);
+    p->scratch = guarded_new(tq_matmul_scratch(m->w.cols) * 4, 0);
+    p->in = (tq_matmul_input){x, n, m->w.cols, floats(&p->values), floats(&p->step), floats(&p->sum)};
+    memset(p->values.data, 0xff, p->values.bytes); /* NaN: what is not prepared must not be used */
+    memset(p->step.data, 0xff, p->step.bytes);
+    memset(p->sum.data, 0xff, p->sum.bytes);
+    int tile = tq_matmul_tile(n, k->gemm_tile);
+    for (int i = 0; i * tile < n; i++) k->matmul_prepare(&m->w, &p->in, i);
 }
 
-/* Inputs side by side: each gets the bits that it gets alone. */
-static void check_gemv_together(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
-    size_t cols = (size_t)m->w.cols, rows = (size_t)m->w.rows, many = (size_t)n;
-    float *split = test_floats(many * cols), *sums = test_floats(many * cols), *scratch = test_floats(cols);
-    float *y = test_floats(many * rows), *alone = test_floats(rows);
-    tq_gemv_input inputs[32];
-    assert_true(n <= 32);
-    for (size_t t = 0; t < many; t++) {
-        inputs[t] = (tq_gemv_input){x + t * cols, split + t * cols, sums + t * cols};
-        k->gemv_prepare(&m->w, &inputs[t]);
+static void prepared_free(prepared *p) {
+    guarded_free(&p->values, "a prepared input");
+    guarded_free(&p->step, "a prepared input's steps");
+    guarded_free(&p->sum, "a prepared input's sums");
+    guarded_free(&p->scratch, "matmul's scratch");
+}
+
+/* Rows in pieces, y with room between the tokens; every token alone must give the same bits. */
+static void check_gemv(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
+    prepared p, one;
+    prepare(&p, k, m, x, n);
+    for (int row0 = 0; row0 < m->w.rows; row0 += 5) {
+        int rows = m->w.rows - row0 < 7 ? m->w.rows - row0 : 7, ldy = rows + 2;
+        guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
+        memset(y.data, 0x7f, y.bytes);
+        k->gemv(&m->w, row0, rows, &p.in, floats(&y), ldy, floats(&p.scratch));
+        for (int t = 0; t < n; t++) {
+            for (int i = 0; i < rows; i++)
+                expect_product(k, m, row0 + i, x + (size_t)t * (size_t)m->w.cols, floats(&y)[t * ldy + i], what);
+            for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
+        }
+        for (int t = 0; t < n; t++) {
+            float alone[7];
+            prepare(&one, k, m, x + (size_t)t * (size_t)m->w.cols, 1);
+            k->gemv(&m->w, row0, rows, &one.in, alone, rows, floats(&one.scratch));
+            assert_memory_equal(alone, floats(&y) + t * ldy, (size_t)rows * sizeof *alone);
+            prepared_free(&one);
+        }
+        guarded_free(&y, "gemv");
     }
-    k->gemv(&m->w, 0, m->w.rows, inputs, n, y, m->w.rows, scratch);
-    for (size_t t = 0; t < many; t++) {
-        k->gemv(&m->w, 0, m->w.rows, &inputs[t], 1, alone, m->w.rows, scratch);
-        if (memcmp(y + t * rows, alone, rows * sizeof *y) != 0) fail_msg("%s: %s: input %zu differs beside others", k->name, what, t);
-    }
-    free(split), free(sums), free(scratch), free(y), free(alone);
+    prepared_free(&p);
 }
 
 static void check_gemm(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
     int rows = m->w.rows, ldy = rows + 3;
-    guarded scratch = guarded_new(TQ_GEMM_SCRATCH * sizeof(float), 0), y = guarded_new((size_t)(n * ldy) * 4, 4);
+    prepared p;
+    prepare(&p, k, m, x, n);
+    guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
     memset(y.data, 0x7f, y.bytes);
     for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
         int n_rows = rows - row0 < TQ_GEMM_ROWS ? rows - row0 : TQ_GEMM_ROWS;
-        k->gemm(&m->w, row0, n_rows, x, n, floats(&y) + row0, ldy, floats(&scratch));
+        k->gemm(&m->w, row0, n_rows, &p.in, floats(&y) + row0, ldy, floats(&p.scratch));
     }
     for (int t = 0; t < n; t++) {
         for (int i = 0; i < rows; i++)
@@ -691,7 +709,7 @@ static void check_gemm(const tq_kernels *k, const weights *m, const float *x, in
         for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
     }
     guarded_free(&y, "gemm");
-    guarded_free(&scratch, "gemm's scratch");
+    prepared_free(&p);
 }
 
 static void check_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
@@ -701,15 +719,44 @@ static void check_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
     float *x = test_floats((size_t)n * (size_t)m->w.cols + 1);
     test_normals(rng, x, (size_t)n * (size_t)m->w.cols + 1);
     check_unpack(k, m, what);
-    check_gemv(k, m, x + 1, what);
-    check_gemv_together(k, m, x + 1, n, what);
-    check_gemm(k, m, x + 1, n, what);
+    if (n <= TQ_GEMV_TOKENS) check_gemv(k, m, x + 1, n, what);
+    else check_gemm(k, m, x + 1, n, what);
     free(x);
     weights_free(m);
 }
 
+/* One value that is not finite makes its token's results so, and leaves the other tokens alone. */
+static void check_matmul_nan(const tq_kernels *k) {
+    tq_rng rng = {12};
+    for (int n = 2; n < 20; n += 16)
+        for (int kind = 0; kind < 2; kind++) {
+            weights m = weights_new(kind ? TQ_MATRIX_AFFINE : TQ_MATRIX_BF16, 33, 192, 4, 64, TQ_BF16, &rng);
+            float *x = test_floats((size_t)n * 192), *y = test_floats((size_t)n * 33);
+            test_normals(&rng, x, (size_t)n * 192);
+            x[192 + 70] = n == 2 ? NAN : INFINITY;
+            prepared p;
+            prepare(&p, k, &m, x, n);
+            for (int row0 = 0; row0 < 33; row0 += TQ_GEMM_ROWS) {
+                int rows = 33 - row0 < TQ_GEMM_ROWS ? 33 - row0 : TQ_GEMM_ROWS;
+                if (n <= TQ_GEMV_TOKENS) k->gemv(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
+                else k->gemm(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
+            }
+            for (int t = 0; t < n; t++)
+                for (int i = 0; i < 33; i++)
+                    if (isfinite(y[t * 33 + i]) != (t != 1)) fail_msg("%s: n %d, token %d, row %d: %g", k->name, n, t, i, (double)y[t * 33 + i]);
+            prepared_free(&p);
+            free(x), free(y);
+            weights_free(&m);
+        }
+}
+
+static void an_activation_that_is_not_finite_stays_with_its_token(void **state) {
+    (void)state;
+    each_table(check_matmul_nan);
+}
+
 static void check_plain_matrices(const tq_kernels *k) {
-    static const int row_counts[] = {1, 7, 31, 32, 33, 65}, token_counts[] = {1, 3, 6, 12, 13, 17, 25};
+    static const int row_counts[] = {1, 7, 31, 32, 33, 65}, token_counts[] = {1, 19, 3, 25, 8, 16, 17};
     tq_rng rng = {9};
     int round = 0;
     for (int kind = TQ_MATRIX_F32; kind <= TQ_MATRIX_BF16; kind++)
@@ -727,7 +774,7 @@ static void plain_matrices_are_multiplied(void **state) {
 
 static void check_affine_matrices(const tq_kernels *k) {
     static const int bits_of[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128}, row_counts[] = {1, 5, 16, 31, 33},
-                     token_counts[] = {1, 4, 12, 13, 19};
+                     token_counts[] = {1, 4, 17, 7, 29};
     static const tq_dtype constants[] = {TQ_F16, TQ_BF16, TQ_F32};
     tq_rng rng = {10};
     int round = 0;
@@ -766,6 +813,7 @@ int main(void) {
         cmocka_unit_test(integers_come_back_as_scores_and_values),
         cmocka_unit_test(plain_matrices_are_multiplied),
         cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
+        cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,10 @@ static int split_codecs(char *list, const char **names) {
 int codec_list_read(const options *o, const cache_options *cache, const char *fallback, codec_list *out) {
     if (cache->no_turboquant) return options_usage_error(o, "--no-turboquant: name f16 in --kv instead");
     if (cache->ctx) return options_usage_error(o, "--ctx: the context is as long as the measurement needs");
-    const char *given = cache->kv_given ? cache->config.kv : fallback;
+    return codec_list_cut(o, cache->kv_given ? cache->config.kv : fallback, out);
+}
+
+int codec_list_cut(const options *o, const char *given, codec_list *out) {
     if (strlen(given) >= sizeof out->text) return options_usage_error(o, "--kv: the list is too long");
     strcpy(out->text, given);
     out->n = split_codecs(out->text, out->names);

@@ -19,4 +19,7 @@ void codec_list_option(options *o, const char *help);
  * sense for a measurement (--ctx, --no-turboquant).  OPTIONS_RUN or the code to exit with. */
 int codec_list_read(const options *o, const cache_options *cache, const char *fallback, codec_list *out);
 
+/* Cut a list.  OPTIONS_RUN or the code to exit with. */
+int codec_list_cut(const options *o, const char *given, codec_list *out);
+
 #endif

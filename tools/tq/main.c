@@ -17,6 +17,7 @@ static const command commands[] = {
     {"quantize", "write a smaller copy of a model", cmd_quantize},
     {"quality", "check which compressed caches a model can be trusted with", cmd_quality},
     {"eval", "measure what compressed caches cost: divergence, recall, needles, perplexity, ...", cmd_eval},
+    {"bench", "measure speed and memory: by context, by kernel, against other engines", cmd_bench},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -217,7 +217,8 @@ void options_add_model(options *o, model_options *model) {
                                 .argument = "DIR",
                                 .type = OPTION_STRING,
                                 .to = &model->model,
-                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one)"});
+                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one), or\n"
+                                        "synthetic:qwen2.5-0.5b and kin: random weights of a published shape"});
     add_int(o, "threads", "N", &model->threads, 0, 256, "workers (default 0: one a usable processor)");
     options_add(o, (option_row){.name = "kernels",
                                 .argument = "NAME",

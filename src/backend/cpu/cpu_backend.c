@@ -5,43 +5,71 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GEMV_ROWS = 64, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
+enum { GEMV_BYTES = 32768, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
 
 static tq_cpu_backend *cpu(tq_backend *backend) { return (tq_cpu_backend *)backend; }
 static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
 static size_t at_most(size_t a, size_t b) { return a < b ? a : b; }
 
-/* ---- matmul ------------------------------------------------------------------------------------------------------ */
+/* ---- matmul ------------------------------------------------------------------------------------------------------
+ * A job is one input and the matrices that take it as it was prepared.  Tasks are runs of rows, which depend on the
+ * matrix only: whoever runs them, however many there are, a row's sum is the same. */
+
+enum { JOB_PRODUCTS = 8 };
 
 typedef struct matmul_job {
     tq_cpu_backend *cpu;
-    const tq_matrix *w;
-    const float *bias, *x;
-    const tq_gemv_input *inputs; /* (n), of a few tokens */
-    int n;
-    float *y;
+    const tq_product *products;
+    int n_products;
+    int first_task[JOB_PRODUCTS + 1], task_rows[JOB_PRODUCTS];
+    const tq_matmul_input *input;
+    int token0; /* of the input's first token, for y */
 } matmul_job;
 
-static void add_bias(const matmul_job *job, int row0, int n_rows) {
-    if (!job->bias) return;
-    for (int t = 0; t < job->n; t++)
-        job->cpu->kernels->add(job->y + (size_t)t * (size_t)job->w->rows + row0, job->bias + row0, n_rows);
+/* Rows of a task: a matrix-vector product's are some 32 KB of weights, and whole cache lines of y. */
+static int rows_of_task(const tq_matrix *w, int n) {
+    if (n > TQ_GEMV_TOKENS) return TQ_GEMM_ROWS;
+    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / 16 * 16;
+    return rows < 16 ? 16 : (int)at_most(rows, 256);
 }
 
-static void gemv_task(void *ctx, int task, int worker) {
+static void matmul_task(void *ctx, int task, int worker) {
     const matmul_job *job = ctx;
-    int row0 = task * GEMV_ROWS, n_rows = (int)at_most(GEMV_ROWS, (size_t)(job->w->rows - row0));
+    int p = 0;
+    while (task >= job->first_task[p + 1]) p++;
+    const tq_product *product = &job->products[p];
+    const tq_kernels *k = job->cpu->kernels;
+    int rows = product->w->rows, row0 = (task - job->first_task[p]) * job->task_rows[p];
+    int n_rows = (int)at_most((size_t)job->task_rows[p], (size_t)(rows - row0));
     float *scratch = job->cpu->worker_scratch + (size_t)worker * job->cpu->worker_floats;
-    job->cpu->kernels->gemv(job->w, row0, n_rows, job->inputs, job->n, job->y + row0, job->w->rows, scratch);
-    add_bias(job, row0, n_rows);
+    float *y = product->y + (size_t)job->token0 * (size_t)rows + row0;
+    if (job->input->n > TQ_GEMV_TOKENS) k->gemm(product->w, row0, n_rows, job->input, y, rows, scratch);
+    else k->gemv(product->w, row0, n_rows, job->input, y, rows, scratch);
+    for (int t = 0; product->bias && t < job->input->n; t++) k->add(y + (size_t)t * (size_t)rows, product->bias + row0, n_rows);
 }
 
-static void gemm_task(void *ctx, int task, int worker) {
+static void prepare_task(void *ctx, int task, int worker) {
+    (void)worker;
     const matmul_job *job = ctx;
-    int row0 = task * TQ_GEMM_ROWS, n_rows = (int)at_most(TQ_GEMM_ROWS, (size_t)(job->w->rows - row0));
-    float *scratch = job->cpu->worker_scratch + (size_t)worker * job->cpu->worker_floats;
-    job->cpu->kernels->gemm(job->w, row0, n_rows, job->x, job->n, job->y + row0, job->w->rows, scratch);
-    add_bias(job, row0, n_rows);
+    job->cpu->kernels->matmul_prepare(job->products->w, job->input, task);
+}
+
+/* Products whose inputs are the same, over tokens token0..token0+n of x. */
+static void run_products(tq_cpu_backend *c, const tq_product *products, int count, const float *x, int token0, int n) {
+    tq_matmul_input input = c->input;
+    input.cols = products->w->cols;
+    input.n = n;
+    input.x = x + (size_t)token0 * (size_t)input.cols;
+    matmul_job job = {.cpu = c, .products = products, .n_products = count, .input = &input, .token0 = token0};
+    int tiles = ceil_div((size_t)n, (size_t)tq_matmul_tile(n, c->kernels->gemm_tile));
+    if (tiles * input.cols < PREPARE_ALONE) /* waking the others takes longer */
+        for (int i = 0; i < tiles; i++) prepare_task(&job, i, 0);
+    else tq_pool_run(c->pool, prepare_task, &job, tiles);
+    for (int p = 0; p < count; p++) {
+        job.task_rows[p] = rows_of_task(products[p].w, n);
+        job.first_task[p + 1] = job.first_task[p] + ceil_div((size_t)products[p].w->rows, (size_t)job.task_rows[p]);
+    }
+    tq_pool_run(c->pool, matmul_task, &job, job.first_task[count]);
 }
 
 /* Heads whose rows stand as rotary pairs, back to halves.  One head at a time: n is the rows of a token. */
@@ -57,26 +85,24 @@ static void part_pairs(const tq_matrix *w, int n, float *y) {
     }
 }
 
-static void matmul_as_stored(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
+_Static_assert((int)TQ_GEMV_TOKENS == (int)TQ_SINGLE_TOKENS, "what gemv takes is what gets the same bits as alone");
+
+static void matmul_many(tq_backend *backend, const tq_product *products, int count, const float *x, int n) {
     tq_cpu_backend *c = cpu(backend);
-    if (n > TQ_SINGLE_TOKENS) {
-        matmul_job job = {.cpu = c, .w = w, .bias = bias, .x = x, .n = n, .y = y};
-        tq_pool_run(c->pool, gemm_task, &job, ceil_div((size_t)w->rows, TQ_GEMM_ROWS));
-        return;
+    for (int token0 = 0, block; token0 < n; token0 += block) {
+        block = (int)at_most(TQ_GEMM_TOKENS, (size_t)(n - token0));
+        for (int p = 0, m; p < count; p += m) {
+            for (m = 1; p + m < count && m < JOB_PRODUCTS; m++)
+                if (!c->kernels->matmul_same_input(products[p].w, products[p + m].w, block)) break;
+            run_products(c, products + p, m, x, token0, block);
+        }
     }
-    tq_gemv_input inputs[TQ_SINGLE_TOKENS];
-    for (int t = 0; t < n; t++) {
-        inputs[t] = (tq_gemv_input){x + (size_t)t * (size_t)w->cols, c->split + (size_t)t * c->max_cols,
-                                    c->group_sums + (size_t)t * c->max_cols};
-        c->kernels->gemv_prepare(w, &inputs[t]);
-    }
-    matmul_job job = {.cpu = c, .w = w, .bias = bias, .inputs = inputs, .n = n, .y = y};
-    tq_pool_run(c->pool, gemv_task, &job, ceil_div((size_t)w->rows, GEMV_ROWS));
+    for (int p = 0; p < count; p++)
+        if (products[p].w->paired_rows) part_pairs(products[p].w, n, products[p].y);
 }
 
 static void matmul(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y) {
-    matmul_as_stored(backend, w, bias, x, n, y);
-    if (w->paired_rows) part_pairs(w, n, y);
+    matmul_many(backend, &(tq_product){w, bias, y}, 1, x, n);
 }
 
 /* ---- rows and runs ----------------------------------------------------------------------------------------------- */
@@ -148,13 +174,14 @@ static void cpu_free(tq_backend *backend) {
     tq_pool_free(c->pool);
     free(c->worker_scratch);
     free(c->trellis_scratch);
-    free(c->split);
-    free(c->group_sums);
+    free(c->input.prepared);
+    free(c->input.step);
+    free(c->input.sum);
     free(c);
 }
 
 static const tq_backend_ops cpu_ops = {
-    .free = cpu_free, .embed = embed, .matmul = matmul, .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul,
+    .free = cpu_free, .embed = embed, .matmul = matmul, .matmul_many = matmul_many, .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul,
     .rope = tq_cpu_rope, .gelu_mul = tq_cpu_gelu_mul, .clamped_swiglu = tq_cpu_clamped_swiglu,
     .sigmoid_mul = tq_cpu_sigmoid_mul, .soft_cap = tq_cpu_soft_cap, .scale = tq_cpu_scale,
     .scale_rows = tq_cpu_scale_rows, .split = tq_cpu_split, .gather_rows = tq_cpu_gather_rows,
@@ -174,16 +201,16 @@ tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, t
     if (status == TQ_OK) {
         c->base.n_threads = tq_pool_threads(c->pool);
         snprintf(c->base.name, sizeof c->base.name, "cpu/%s", c->kernels->name);
-        size_t cols = ((size_t)max_cols + 63) / 64 * 64;
-        c->worker_floats = cols > TQ_GEMM_SCRATCH ? cols : TQ_GEMM_SCRATCH;
+        c->worker_floats = tq_matmul_padded(tq_matmul_scratch(max_cols), 16);
         size_t bytes = (size_t)c->base.n_threads * c->worker_floats * sizeof(float);
+        size_t steps = tq_matmul_step_count(max_cols) * sizeof(float), input = tq_matmul_input_count(max_cols) * sizeof(float);
         c->worker_scratch = aligned_alloc(64, bytes);
-        c->max_cols = cols;
         c->trellis_scratch = aligned_alloc(64, (size_t)c->base.n_threads * TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM));
-        c->split = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
-        c->group_sums = aligned_alloc(64, TQ_SINGLE_TOKENS * cols * sizeof(float));
-        if (!c->worker_scratch || !c->trellis_scratch || !c->split || !c->group_sums)
-            status = tq_fail_memory(err, bytes, "matmul scratch");
+        c->input.prepared = aligned_alloc(64, input);
+        c->input.step = aligned_alloc(64, steps);
+        c->input.sum = aligned_alloc(64, steps);
+        if (!c->worker_scratch || !c->trellis_scratch || !c->input.prepared || !c->input.step || !c->input.sum)
+            status = tq_fail_memory(err, bytes + input + 2 * steps, "matmul scratch");
     }
     if (status != TQ_OK) {
         cpu_free(&c->base);

@@ -10,11 +10,10 @@ typedef struct tq_cpu_backend {
     tq_backend base;
     const tq_kernels *kernels;
     tq_pool *pool;
-    float *worker_scratch; /* (n_threads, worker_floats): gemm panels, gemv rows */
+    float *worker_scratch; /* (n_threads, worker_floats): what gemv and gemm want */
     size_t worker_floats;
     uint8_t *trellis_scratch;  /* (n_threads, TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM)); touched only by trellis codecs */
-    float *split, *group_sums; /* (TQ_SINGLE_TOKENS, max_cols) each: prepared inputs of matrix-vector products */
-    size_t max_cols;
+    tq_matmul_input input; /* for TQ_GEMM_TOKENS tokens of the widest matrix */
 } tq_cpu_backend;
 
 void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args);

@@ -23,18 +23,46 @@ typedef struct tq_int_vectors {
     int stride; /* a multiple of 64 */
 } tq_int_vectors;
 
-/* The input of a matrix-vector product and what the affine kernels want of it. */
-typedef struct tq_gemv_input {
-    const float *x;    /* (cols) */
-    float *split;      /* (cols): every run of 2*k values as its even, then its odd members; k by table (VL) */
-    float *group_sums; /* (cols / group_size) */
-} tq_gemv_input;
+/* Activations x (n, cols) as the products with a matrix want them.
+ *
+ * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
+ * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
+ * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
+ * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
+ * Many tokens: floats in tiles, whose tokens are interleaved.
+ *
+ * The order of values is the table's own (matmul_body.h): a prepared input belongs to the table that made it. */
+typedef struct tq_matmul_input {
+    const float *x; /* (n, cols) */
+    int n, cols;
+    float *prepared;   /* tq_matmul_input_count(cols): integers or tiles */
+    float *step, *sum; /* tq_matmul_step_count(cols) each: of a group; sum: of its values, for AFFINE as they were rounded */
+} tq_matmul_input;
 
 enum {
-    TQ_GEMM_ROWS = 32,   /* rows of W that gemm handles at a time */
-    TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time: 32 x 256 floats stay in L1 */
-    TQ_GEMM_SCRATCH = 2 * TQ_GEMM_ROWS * TQ_GEMM_DEPTH, /* floats */
+    TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
+    TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
+    TQ_GEMM_TOKENS = 264, /* tokens that gemm takes at a time: a multiple of every table's tile */
+    TQ_MATMUL_PAD = 128,  /* columns are filled up to a multiple of this */
 };
+
+static inline size_t tq_matmul_padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+static inline size_t tq_matmul_input_count(int cols) {
+    return (size_t)TQ_GEMM_TOKENS * tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD);
+}
+/* Groups have 16 values or more; their number is filled up to whole registers. */
+static inline size_t tq_matmul_step_count(int cols) {
+    return (size_t)TQ_GEMV_TOKENS * tq_matmul_padded((size_t)cols / 16 + 1, 16);
+}
+/* Floats of scratch that a worker needs for gemv and gemm of matrices of up to `cols` columns. */
+static inline size_t tq_matmul_scratch(int cols) {
+    size_t gemv = tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD) + tq_matmul_step_count(cols);
+    size_t gemm = 2 * TQ_GEMM_ROWS * TQ_GEMM_DEPTH + TQ_GEMM_ROWS * TQ_GEMM_TOKENS;
+    return gemv > gemm ? gemv : gemm;
+}
+/* Tokens that matmul_prepare takes at a time: n of them make ceil(n / this) calls. */
+static inline int tq_matmul_tile(int n, int gemm_tile) { return n > TQ_GEMV_TOKENS ? gemm_tile : 1; }
 
 /* Bytes of trellis_encode's scratch for rows of n samples, aligned to 64. */
 #define TQ_TRELLIS_SCRATCH(n) ((size_t)(n) * 10 * 64)
@@ -43,15 +71,17 @@ typedef struct tq_kernels {
     const char *name;
     bool (*runs_here)(void);
 
-    /* ---- weights; f32 sums */
-    void (*gemv_prepare)(const tq_matrix *w, tq_gemv_input *input);
-    /* y[t * ldy + i] = W[row0 + i] . x[t] for t < n_inputs, i < n_rows.  An input's results are the same bits whatever
-     * stands beside it.  scratch: (cols). */
-    void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_gemv_input *inputs, int n_inputs, float *y, int ldy,
-                 float *scratch);
-    /* y[t * ldy + i] = W[row0 + i] . x[t] for t < n, i < n_rows <= TQ_GEMM_ROWS; x: (n, cols).
-     * scratch: TQ_GEMM_SCRATCH floats. */
-    void (*gemm)(const tq_matrix *w, int row0, int n_rows, const float *x, int n, float *y, int ldy, float *scratch);
+    /* ---- weights */
+    int gemm_tile; /* tokens of a whole tile */
+    /* May n tokens prepared for matrix a be used with b? */
+    bool (*matmul_same_input)(const tq_matrix *a, const tq_matrix *b, int n);
+    /* Prepare tile `index` of the input for products with w: tokens index * tq_matmul_tile(n, gemm_tile) and on. */
+    void (*matmul_prepare)(const tq_matrix *w, const tq_matmul_input *input, int index);
+    /* y[t * ldy + i] = W[row0 + i] . x[t] for i < n_rows and all tokens, of which there are at most TQ_GEMV_TOKENS: a
+     * token's result is the same, bit for bit, however many there are. */
+    void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
+    /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= TQ_GEMM_ROWS.  scratch of both: tq_matmul_scratch(cols) floats. */
+    void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
     /* Row `row` of W -> (cols) floats. */
     void (*unpack_row)(const tq_matrix *w, int row, float *dst);
 

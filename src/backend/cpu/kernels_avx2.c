@@ -1,7 +1,7 @@
 /* kernels_avx2.c: AVX2 + FMA + F16C (Haswell, Zen and later). */
 #define VL 8
 #define GEMM_TOKENS 6
-#define GEMV_INPUTS 4
+#define GEMM_STEP 2
 #define SUM_COLUMNS 2
 
 #include <immintrin.h>
@@ -29,6 +29,46 @@ static inline float sum_lanes(vf v) {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+
+static inline float max_lanes(vf v) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
+/* ---- for products with weights */
+
+typedef int16_t vw __attribute__((vector_size(VL * 4)));
+
+static inline vw load_words(const uint8_t *p) { return (vw)_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)); }
+static inline vi pair_sums(vi sum, vw a, vw b) { return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+
+/* lanes is 4: two groups of 32 in a register of codes. */
+static inline vf spread_scales(const float *p, int lanes) {
+    (void)lanes;
+    __m128 two = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    return (vf)_mm256_set_m128(_mm_shuffle_ps(two, two, 0x55), _mm_shuffle_ps(two, two, 0));
+}
+
+static inline vf lookup(vi codes) { return __builtin_convertvector(codes & 15, vf); }
+static inline void transpose(vi m[VL]) {
+    __m256i a[VL], b[VL];
+    for (int i = 0; i < VL; i += 2) { /* dwords of two rows alternate */
+        a[i] = _mm256_unpacklo_epi32((__m256i)m[i], (__m256i)m[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi32((__m256i)m[i], (__m256i)m[i + 1]);
+    }
+    for (int i = 0; i < VL; i += 4) /* columns c and c + 4 of four rows, c = place in b */
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm256_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm256_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    for (int c = 0; c < 4; c++) {
+        m[c] = (vi)_mm256_permute2x128_si256(b[c], b[c + 4], 0x20);
+        m[c + 4] = (vi)_mm256_permute2x128_si256(b[c], b[c + 4], 0x31);
+    }
+}
+
+/* ---- attention over packed pages */
 
 /* 32 codes -> level + 128.  VPSHUFB looks at bits 0-3 and 7 of an index. */
 static inline void put_levels(uint8_t *dst, __m256i table, __m256i codes) {

@@ -1,7 +1,7 @@
 /* kernels_avx512.c: AVX-512 F, BW, DQ, VL, VBMI and VNNI (Ice Lake, Zen 4 and later). */
 #define VL 16
 #define GEMM_TOKENS 12
-#define GEMV_INPUTS 8
+#define GEMM_STEP 4
 #define SUM_COLUMNS 4
 
 #include <immintrin.h>
@@ -21,6 +21,53 @@ static inline void store_i16(int16_t *p, vi v) {
 static inline void store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
 static inline vf load_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline float sum_lanes(vf v) { return _mm512_reduce_add_ps((__m512)v); }
+
+static inline float max_lanes(vf v) { return _mm512_reduce_max_ps((__m512)v); }
+
+/* ---- for products with weights */
+
+typedef int16_t vw __attribute__((vector_size(VL * 4)));
+
+static inline vw load_words(const uint8_t *p) { return (vw)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+static inline vi pair_sums(vi sum, vw a, vw b) { return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b); }
+
+/* One shuffle within 128-bit lanes of what every lane has loaded: two groups of 64, or four of 32. */
+static inline vf spread_scales(const float *p, int lanes) {
+    double two;
+    __builtin_memcpy(&two, p, sizeof two);
+    if (lanes == 8)
+        return (vf)_mm512_permutevar_ps(_mm512_castpd_ps(_mm512_set1_pd(two)),
+                                        _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
+    return (vf)_mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p)),
+                                    _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
+}
+
+/* VPERMPS looks at the low 4 bits of an index. */
+static inline vf lookup(vi codes) {
+    return (vf)_mm512_permutexvar_ps((__m512i)codes, _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+}
+static inline void transpose(vi m[VL]) {
+    __m512i a[VL], b[VL];
+    for (int i = 0; i < VL; i += 2) { /* dwords of two rows alternate */
+        a[i] = _mm512_unpacklo_epi32((__m512i)m[i], (__m512i)m[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32((__m512i)m[i], (__m512i)m[i + 1]);
+    }
+    for (int i = 0; i < VL; i += 4) /* columns c, c + 4, c + 8, c + 12 of four rows, c = place in b */
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    for (int c = 0; c < 4; c++) {
+        __m512i low01 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x44), low23 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x44);
+        __m512i high01 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xee), high23 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xee);
+        m[c] = (vi)_mm512_shuffle_i32x4(low01, low23, 0x88);
+        m[c + 4] = (vi)_mm512_shuffle_i32x4(low01, low23, 0xdd);
+        m[c + 8] = (vi)_mm512_shuffle_i32x4(high01, high23, 0x88);
+        m[c + 12] = (vi)_mm512_shuffle_i32x4(high01, high23, 0xdd);
+    }
+}
+
+/* ---- attention over packed pages */
 
 /* The table has 64 entries with the codes repeated, so VPERMB needs no mask: bits of an index above the code are other
  * codes' bits and select a copy of the same level. */

@@ -1,7 +1,7 @@
 /* kernels_neon.c: the AArch64 baseline (ARMv8.0: no dot-product instructions). */
 #define VL 4
 #define GEMM_TOKENS 6
-#define GEMV_INPUTS 4
+#define GEMM_STEP 2
 #define SUM_COLUMNS 4
 
 #include <arm_neon.h>
@@ -27,6 +27,29 @@ static inline void store_i8(int8_t *p, vi v) {
 }
 static inline vf load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
+
+static inline float max_lanes(vf v) { return vmaxvq_f32((float32x4_t)v); }
+
+typedef int16_t vw __attribute__((vector_size(VL * 4)));
+
+static inline vw load_words(const uint8_t *p) { return (vw)vmovl_u8(vld1_u8(p)); }
+static inline vi pair_sums(vi sum, vw a, vw b) {
+    int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+    int32x4_t high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
+    return (vi)vaddq_s32((int32x4_t)sum, vpaddq_s32(low, high));
+}
+static inline vf spread_scales(const float *p, int lanes) {
+    (void)lanes; /* a register is within a group */
+    return (vf)vdupq_n_f32(*p);
+}
+static inline vf lookup(vi codes) { return __builtin_convertvector(codes & 15, vf); }
+static inline void transpose(vi m[VL]) {
+    int32x4x2_t a = vtrnq_s32((int32x4_t)m[0], (int32x4_t)m[1]), b = vtrnq_s32((int32x4_t)m[2], (int32x4_t)m[3]);
+    m[0] = (vi)vcombine_s32(vget_low_s32(a.val[0]), vget_low_s32(b.val[0]));
+    m[1] = (vi)vcombine_s32(vget_low_s32(a.val[1]), vget_low_s32(b.val[1]));
+    m[2] = (vi)vcombine_s32(vget_high_s32(a.val[0]), vget_high_s32(b.val[0]));
+    m[3] = (vi)vcombine_s32(vget_high_s32(a.val[1]), vget_high_s32(b.val[1]));
+}
 
 /* Bits 2*k and 2*k+1 of every byte, k = v % 4. */
 static inline uint8x16_t two_bits(uint8x16_t bytes, int v) {

@@ -1,8 +1,8 @@
 /* kernels_scalar.c: the specification, in C that runs anywhere.  The integer kernels are the plainest loops; the float
  * kernels are kernels_body.h with registers of four floats, which every compiler can emulate. */
 #define VL 4
-#define GEMM_TOKENS 4
-#define GEMV_INPUTS 4
+#define GEMM_TOKENS 6
+#define GEMM_STEP 2
 #define SUM_COLUMNS 2
 
 #include <stdbool.h>
@@ -26,6 +26,34 @@ static inline vf load_f16(const uint16_t *p) {
     return (vf){tq_f16_f32(p[0]), tq_f16_f32(p[1]), tq_f16_f32(p[2]), tq_f16_f32(p[3])};
 }
 static inline float sum_lanes(vf v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+
+static inline float max_lanes(vf v) {
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
+
+typedef int16_t vw __attribute__((vector_size(VL * 4)));
+
+static inline vw load_words(const uint8_t *p) { return (vw){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}; }
+static inline vi pair_sums(vi sum, vw a, vw b) {
+    vi odd = ((vi)a >> 16) * ((vi)b >> 16), even = ((vi)a << 16 >> 16) * ((vi)b << 16 >> 16);
+    /* halves of a lane: which is first does not matter to their sum */
+    return sum + even + odd;
+}
+static inline vf spread_scales(const float *p, int lanes) {
+    vf v;
+    for (int l = 0; l < VL; l++) v[l] = p[l / lanes];
+    return v;
+}
+static inline vf lookup(vi codes) { return __builtin_convertvector(codes & 15, vf); }
+static inline void transpose(vi m[VL]) {
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < i; j++) {
+            int32_t other = m[i][j];
+            m[i][j] = m[j][i];
+            m[j][i] = other;
+        }
+}
 
 /* The code of (vector v, place) in a tile: codec/page.h. */
 static unsigned code_at(int bits, const uint8_t *tile, int n_vectors, int v, int place) {

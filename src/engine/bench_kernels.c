@@ -1,0 +1,298 @@
+/* bench_kernels.c: every kernel of every instruction set, first checked against the scalar table, then timed.
+ * Owns: the shapes that are measured.  Not here: what is right to the last bit (tests/unit/test_kernels.c). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/cpu/kernels.h"
+#include "base/half.h"
+#include "base/rng.h"
+
+#include <turboquant/tq_bench.h>
+
+enum { TABLES_CAP = 8, REPEATS_CAP = 101, STREAM_BYTES = 96 << 20, HEAD = 128, ROWS = 128, QUERIES = 8 };
+
+/* One measurement: `run` computes n_out floats into out. */
+typedef struct bench_case {
+    const char *name;
+    char shape[64];
+    void (*run)(const tq_kernels *k, const struct bench_case *c, float *out);
+    size_t n_out;
+    double tolerance, bytes, flops;
+    /* its data */
+    tq_matrix w;
+    tq_matmul_input input;
+    float *x, *y, *scratch;
+    uint8_t *data;
+    int n, bits, stride; /* stride: rows of w from one call's block to the next */
+} bench_case;
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* other processes do not count */
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- products with weights ------------------------------------------------------------------------------------------ */
+
+enum { CHECK_ROWS = 64 };
+
+/* All rows; out gets the first CHECK_ROWS of each token. */
+static void run_matmul(const tq_kernels *k, const bench_case *c, float *out) {
+    int tile = tq_matmul_tile(c->n, k->gemm_tile), rows = c->w.rows;
+    for (int i = 0; i * tile < c->n; i++) k->matmul_prepare(&c->w, &c->input, i);
+    for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
+        if (c->n > TQ_GEMV_TOKENS) k->gemm(&c->w, row0, TQ_GEMM_ROWS, &c->input, c->y + row0, rows, c->scratch);
+        else k->gemv(&c->w, row0, TQ_GEMM_ROWS, &c->input, c->y + row0, rows, c->scratch);
+    }
+    for (int t = 0; out && t < c->n; t++)
+        memcpy(out + (size_t)t * CHECK_ROWS, c->y + (size_t)t * (size_t)rows, CHECK_ROWS * sizeof *out);
+}
+
+/* A matrix of random weights that stands in no cache if it is streamed. */
+static bool make_matmul(bench_case *c, tq_matrix_kind kind, int bits, int group, int cols, int n, tq_rng *rng) {
+    c->w = (tq_matrix){.kind = kind, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = TQ_BF16};
+    size_t row_bytes = tq_matrix_row_bytes(&c->w), groups = kind == TQ_MATRIX_AFFINE ? (size_t)(cols / group) : 0;
+    size_t rows = n > TQ_GEMV_TOKENS ? 512 : STREAM_BYTES / row_bytes / TQ_GEMM_ROWS * TQ_GEMM_ROWS;
+    c->w.rows = (int)rows;
+    c->n = n;
+    c->data = aligned_alloc(64, tq_matmul_padded(rows * (row_bytes + 4 * groups) + 64, 64));
+    c->x = aligned_alloc(64, tq_matmul_padded((size_t)n * (size_t)cols * 4, 64));
+    c->y = aligned_alloc(64, tq_matmul_padded((size_t)n * rows * 4, 64));
+    c->scratch = aligned_alloc(64, tq_matmul_padded(tq_matmul_scratch(cols) * 4, 64));
+    size_t steps = tq_matmul_padded(tq_matmul_step_count(cols) * 4, 64);
+    c->input = (tq_matmul_input){.x = c->x, .n = n, .cols = cols,
+                                 .prepared = aligned_alloc(64, tq_matmul_padded(tq_matmul_input_count(cols) * 4, 64)),
+                                 .step = aligned_alloc(64, steps), .sum = aligned_alloc(64, steps)};
+    if (!c->data || !c->x || !c->y || !c->scratch || !c->input.prepared || !c->input.step || !c->input.sum) return false;
+    uint16_t *half = (uint16_t *)(void *)c->data;
+    if (kind == TQ_MATRIX_AFFINE) {
+        uint16_t *scales = (uint16_t *)(void *)(c->data + rows * row_bytes);
+        c->w.scales = scales;
+        c->w.biases = scales + rows * groups;
+        for (size_t i = 0; i + 8 <= rows * row_bytes; i += 8) {
+            uint64_t word = tq_rng_u64(rng);
+            memcpy(c->data + i, &word, 8);
+        }
+        for (size_t i = 0; i < rows * groups; i++) {
+            float s = (float)(0.01 + 0.01 * tq_rng_uniform(rng));
+            scales[i] = tq_f32_bf16(s);
+            scales[rows * groups + i] = tq_f32_bf16(-s * (float)((1 << bits) - 1) / 2);
+        }
+    } else {
+        for (size_t i = 0; i < rows * (size_t)cols; i++) {
+            float v = (float)((int64_t)(tq_rng_u64(rng) >> 44) - (1 << 19)) * 0x1p-20f;
+            half[i] = kind == TQ_MATRIX_F16 ? tq_f32_f16(v) : tq_f32_bf16(v);
+        }
+    }
+    c->w.data = c->data;
+    for (size_t i = 0; i < (size_t)n * (size_t)cols; i++) c->x[i] = (float)(tq_rng_uniform(rng) - 0.5);
+    c->run = run_matmul;
+    c->n_out = (size_t)n * CHECK_ROWS;
+    c->tolerance = 1e-4; /* float sums of up to 4864 terms in another order */
+    c->bytes = (double)rows * (double)(row_bytes + 4 * groups);
+    c->flops = 2.0 * (double)rows * cols * n;
+    char type[24];
+    snprintf(type, sizeof type, kind == TQ_MATRIX_F16 ? "f16" : kind == TQ_MATRIX_BF16 ? "bf16" : "%d-bit/%d", bits, group);
+    c->name = n > TQ_GEMV_TOKENS ? "gemm" : "gemv";
+    snprintf(c->shape, sizeof c->shape, "%s, %d columns, %d token%s", type, cols, n, n == 1 ? "" : "s");
+    return true;
+}
+
+/* ---- the rest, in L1 ---------------------------------------------------------------------------------------------------- */
+
+static void run_rms_norm(const tq_kernels *k, const bench_case *c, float *out) {
+    k->rms_norm(c->x, c->y, c->n, 1e-6f, out ? out : c->scratch);
+}
+static void run_silu_mul(const tq_kernels *k, const bench_case *c, float *out) {
+    float *to = out ? out : c->scratch;
+    memcpy(to, c->x, (size_t)c->n * sizeof *to);
+    k->silu_mul(to, c->y, c->n);
+}
+static void run_exp_sum(const tq_kernels *k, const bench_case *c, float *out) {
+    float *to = out ? out : c->scratch;
+    memcpy(to, c->x, (size_t)c->n * sizeof *to);
+    k->exp_sum(to, c->n, 4);
+}
+static void run_dot_rows_f16(const tq_kernels *k, const bench_case *c, float *out) {
+    k->dot_rows_f16(c->x, QUERIES, HEAD, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, out ? out : c->scratch, ROWS);
+}
+static void run_sum_rows_f16(const tq_kernels *k, const bench_case *c, float *out) {
+    float *to = out ? out : c->scratch;
+    memset(to, 0, QUERIES * HEAD * sizeof *to);
+    k->sum_rows_f16(c->x, QUERIES, ROWS, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, to, HEAD);
+}
+static void run_unpack_tile(const tq_kernels *k, const bench_case *c, float *out) {
+    uint8_t *to = (uint8_t *)c->scratch;
+    k->unpack_tile(c->bits, c->data + 65536, c->data, HEAD / 4, to);
+    for (int i = 0; out && i < HEAD / 4 * 64; i++) out[i] = to[i];
+}
+
+static const struct {
+    const char *name, *shape;
+    void (*run)(const tq_kernels *k, const bench_case *c, float *out);
+    int n, bits;
+    size_t n_out;
+    double tolerance, bytes, flops;
+} small_cases[] = {
+    {"rms_norm", "2048 values", run_rms_norm, 2048, 0, 2048, 1e-5, 2048 * 12, 2048 * 4},
+    {"silu_mul", "4864 values", run_silu_mul, 4864, 0, 4864, 1e-6, 4864 * 12, 4864 * 20},
+    {"exp_sum", "128 values", run_exp_sum, 128, 0, 128, 1e-6, 128 * 8, 128 * 20},
+    {"dot_rows_f16", "8 queries, 128 rows of 128", run_dot_rows_f16, QUERIES * HEAD, 0, QUERIES * ROWS, 1e-5, ROWS * HEAD * 2,
+     2.0 * QUERIES * ROWS * HEAD},
+    {"sum_rows_f16", "8 queries, 128 rows of 128", run_sum_rows_f16, QUERIES * ROWS, 0, QUERIES * HEAD, 1e-5, ROWS * HEAD * 2,
+     2.0 * QUERIES * ROWS * HEAD},
+    {"unpack_tile", "2 bits, 16 keys of 128", run_unpack_tile, 0, 2, HEAD * 16, 0, HEAD * 16 / 4, 0},
+    {"unpack_tile", "3 bits, 16 keys of 128", run_unpack_tile, 0, 3, HEAD * 16, 0, HEAD * 16 * 3 / 8, 0},
+    {"unpack_tile", "4 bits, 16 keys of 128", run_unpack_tile, 0, 4, HEAD * 16, 0, HEAD * 16 / 2, 0},
+};
+
+static bool make_small(bench_case *c, size_t which, tq_rng *rng) {
+    enum { FLOATS = 8192, DATA = 65536 };
+    *c = (bench_case){.name = small_cases[which].name, .run = small_cases[which].run, .n = small_cases[which].n,
+                      .bits = small_cases[which].bits, .n_out = small_cases[which].n_out,
+                      .tolerance = small_cases[which].tolerance, .bytes = small_cases[which].bytes,
+                      .flops = small_cases[which].flops};
+    snprintf(c->shape, sizeof c->shape, "%s", small_cases[which].shape);
+    c->data = aligned_alloc(64, DATA + 256);
+    c->x = aligned_alloc(64, FLOATS * sizeof *c->x);
+    c->y = aligned_alloc(64, FLOATS * sizeof *c->y);
+    c->scratch = aligned_alloc(64, FLOATS * sizeof *c->scratch);
+    if (!c->data || !c->x || !c->y || !c->scratch) return false;
+    for (int i = 0; i < FLOATS; i++) {
+        c->x[i] = (float)(4 * tq_rng_uniform(rng) - 2);
+        c->y[i] = (float)tq_rng_uniform(rng);
+    }
+    for (int i = 0; i < DATA / 2; i++) {
+        uint16_t half = tq_f32_f16((float)(tq_rng_uniform(rng) - 0.5));
+        memcpy(c->data + 2 * i, &half, 2);
+    }
+    for (int i = 0; i < 256; i++) c->data[DATA + i] = (uint8_t)((i & ((1 << (c->bits ? c->bits : 1)) - 1)) * 15 + 8); /* levels */
+    return true;
+}
+
+static void free_case(bench_case *c) {
+    free(c->data);
+    free(c->x);
+    free(c->y);
+    free(c->scratch);
+    free(c->input.prepared);
+    free(c->input.step);
+    free(c->input.sum);
+}
+
+/* ---- measuring -------------------------------------------------------------------------------------------------------- */
+
+typedef struct bench_tables {
+    const tq_kernels *at[TABLES_CAP];
+    int n;
+} bench_tables;
+
+static tq_status choose_tables(const char *want, bench_tables *tables, tq_error *err) {
+    tables->n = 0;
+    if (want) {
+        tables->n = 1;
+        return tq_kernels_select(want, &tables->at[0], err);
+    }
+    for (const tq_kernels *const *k = tq_kernels_all; *k && tables->n < TABLES_CAP; k++)
+        if ((*k)->runs_here()) tables->at[tables->n++] = *k;
+    return TQ_OK;
+}
+
+static double largest_difference(const float *a, const float *b, size_t n) {
+    double worst = 0, top = 1e-30;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - b[i]);
+        if (!(d <= worst)) worst = d;
+        if (fabs((double)b[i]) > top) top = fabs((double)b[i]);
+    }
+    return worst / top;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Calls that take about `seconds` together. */
+static int calls_for(const tq_kernels *k, const bench_case *c, double wanted) {
+    for (int calls = 1;; calls *= 2) {
+        double start = seconds();
+        for (int i = 0; i < calls; i++) c->run(k, c, NULL);
+        double took = seconds() - start;
+        if (took * 2 > wanted || calls > 1 << 24) return took > wanted ? (int)(calls * wanted / took) + 1 : calls;
+    }
+}
+
+static tq_status measure(const bench_case *c, const bench_tables *tables, const tq_bench_kernels_params *p, tq_kernel_row_fn fn,
+                         void *ctx, tq_error *err) {
+    const tq_kernels *scalar;
+    TQ_TRY(tq_kernels_select("scalar", &scalar, err));
+    float *want = malloc(2 * c->n_out * sizeof *want), *got = want ? want + c->n_out : NULL;
+    double *times = malloc((size_t)tables->n * REPEATS_CAP * sizeof *times);
+    tq_status status = want && times ? TQ_OK : tq_fail_memory(err, 2 * c->n_out * sizeof *want, "measuring a kernel");
+    double errors[TABLES_CAP];
+    int calls[TABLES_CAP];
+    if (status == TQ_OK) c->run(scalar, c, want);
+    for (int t = 0; status == TQ_OK && t < tables->n; t++) {
+        c->run(tables->at[t], c, got);
+        errors[t] = largest_difference(got, want, c->n_out);
+        calls[t] = calls_for(tables->at[t], c, p->seconds);
+    }
+    for (int r = 0; status == TQ_OK && r < p->repeats; r++)
+        for (int t = 0; t < tables->n; t++) {
+            double start = seconds();
+            for (int i = 0; i < calls[t]; i++) c->run(tables->at[t], c, NULL);
+            times[t * REPEATS_CAP + r] = (seconds() - start) / calls[t];
+        }
+    for (int t = 0; status == TQ_OK && t < tables->n; t++) {
+        double *x = times + t * REPEATS_CAP, median;
+        qsort(x, (size_t)p->repeats, sizeof *x, compare);
+        median = x[p->repeats / 2];
+        tq_kernel_row row = {.kernels = tables->at[t]->name, .name = c->name, .shape = c->shape, .error = errors[t],
+                             .tolerance = c->tolerance, .nanoseconds = 1e9 * median, .bytes = c->bytes, .flops = c->flops,
+                             .spread = (x[p->repeats * 3 / 4] - x[p->repeats / 4]) / median,
+                             .bytes_per_second = c->bytes / median, .flops_per_second = c->flops / median};
+        if (!fn(ctx, &row)) status = tq_fail(err, TQ_CANCELLED, "cancelled");
+    }
+    free(want);
+    free(times);
+    return status;
+}
+
+static const struct {
+    tq_matrix_kind kind;
+    int bits, group, cols, n;
+} matmul_cases[] = {
+    {TQ_MATRIX_AFFINE, 4, 64, 896, 1},  {TQ_MATRIX_AFFINE, 4, 64, 2048, 1}, {TQ_MATRIX_AFFINE, 4, 64, 4864, 1},
+    {TQ_MATRIX_AFFINE, 4, 32, 2048, 1}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 1}, {TQ_MATRIX_BF16, 0, 0, 2048, 1},
+    {TQ_MATRIX_F16, 0, 0, 2048, 1},     {TQ_MATRIX_AFFINE, 4, 64, 2048, 4}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 8},
+    {TQ_MATRIX_AFFINE, 4, 64, 896, 256}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256},
+    {TQ_MATRIX_BF16, 0, 0, 2048, 256},
+};
+
+static bool wanted(const tq_bench_kernels_params *p, const char *name) { return !p->filter || strstr(name, p->filter); }
+
+tq_status tq_bench_kernels(const tq_bench_kernels_params *params, tq_kernel_row_fn fn, void *ctx, tq_error *err) {
+    tq_bench_kernels_params p = *params;
+    if (p.repeats < 1 || p.repeats > REPEATS_CAP)
+        return tq_fail(err, TQ_INVALID, "repeats: want 1 to %d, got %d", REPEATS_CAP, p.repeats);
+    bench_tables tables;
+    TQ_TRY(choose_tables(p.kernels, &tables, err));
+    enum { N_MATMUL = sizeof matmul_cases / sizeof *matmul_cases, N_SMALL = sizeof small_cases / sizeof *small_cases };
+    tq_status status = TQ_OK;
+    for (size_t i = 0; i < N_MATMUL + N_SMALL && status == TQ_OK; i++) {
+        bench_case c = {0};
+        tq_rng rng = {i + 1};
+        bool small = i >= N_MATMUL, many = !small && matmul_cases[i].n > TQ_GEMV_TOKENS;
+        if (!wanted(&p, small ? small_cases[i - N_MATMUL].name : many ? "gemm" : "gemv")) continue;
+        bool made = small ? make_small(&c, i - N_MATMUL, &rng)
+                          : make_matmul(&c, matmul_cases[i].kind, matmul_cases[i].bits, matmul_cases[i].group,
+                                        matmul_cases[i].cols, matmul_cases[i].n, &rng);
+        status = made ? measure(&c, &tables, &p, fn, ctx, err) : tq_fail_memory(err, STREAM_BYTES, "measuring a kernel");
+        free_case(&c);
+    }
+    return status;
+}

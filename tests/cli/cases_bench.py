@@ -1,0 +1,106 @@
+"""cases_bench.py: `tq bench`: what it prints can be read by machines, and what cannot be measured is said."""
+
+import csv
+import io
+import json
+
+from cases import test, tq
+from harness import check, check_equal, check_in
+
+TINY = ["--model", "synthetic:tiny", "--repeats", "1", "--decode", "4"]
+
+
+def results(*args):
+    run = tq("bench", *args, "--json").expect(0)
+    return json.loads(run.out)["results"]
+
+
+@test
+def bench_names_its_kinds(tmp):
+    check_in("context", tq("bench", "--help").expect(0).text, "bench --help")
+    tq("bench").expect(2, "usage: tq bench KIND")
+    tq("bench", "nonsense").expect(2, "unknown measurement 'nonsense'")
+
+
+@test
+def bench_context_measures_every_cell(tmp):
+    rows = results("context", *TINY, "--contexts", "300,600", "--kv", "f16,tq3")
+    check_equal([(r["kv"], r["context"]) for r in rows], [("f16", 300), ("f16", 600), ("tq3", 300), ("tq3", 600)], "cells")
+    for row in rows:
+        for key in ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "cache_bytes", "peak_rss_bytes"):
+            check(row[key] > 0, f"{key} of {row}")
+    check(rows[3]["cache_bytes"] < rows[1]["cache_bytes"], "tq3 takes less than f16")
+
+
+@test
+def bench_context_of_random_rows_says_so_and_has_no_time_to_first_token(tmp):
+    (row,) = results("context", *TINY, "--contexts", "1000", "--kv", "tq3", "--fill", "synthetic", "--prompt", "64")
+    check_equal((row["fill"], row["ttft_ms"], row["context"]), ("synthetic", None, 1000), "row")
+    check(row["prefill_tokens_per_s"] > 0, "the prefill behind them is timed")
+    check_in("random", row["weights"], "weights")
+
+
+@test
+def bench_tables_can_be_read_as_csv(tmp):
+    text = tq("bench", "context", *TINY, "--contexts", "300", "--kv", "f16,tq:k=q8,v=tq4", "--csv").expect(0).text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    check_equal([r["label"] for r in rows], ["f16", "tq:k=q8,v=tq4"], "labels")
+    check(all(float(r["decode_tokens_per_s"]) > 0 for r in rows), text)
+
+
+@test
+def bench_runs_another_engine_and_reads_its_speed(tmp):
+    rows = results("context", *TINY, "--contexts", "300,400", "--kv", "tq3", "--peer",
+                   "echo prompt 9.5 tok/s; echo at {context}: 12.25 tok/s")
+    check_equal([(r["context"], r["decode_tokens_per_s"]) for r in rows if r["fill"] == "peer"], [(300, 12.25), (400, 12.25)], "peer")
+    (row,) = [r for r in results("context", *TINY, "--contexts", "300", "--kv", "tq3", "--peer", "echo speed=7",
+                                 "--peer-pattern", "speed=([0-9.]+)") if r["fill"] == "peer"]
+    check_equal(row["decode_tokens_per_s"], 7, "peer with a pattern")
+    tq("bench", "context", *TINY, "--contexts", "300", "--kv", "tq3", "--peer", "echo none").expect(1, "nowhere in what it printed")
+    tq("bench", "context", *TINY, "--contexts", "300", "--kv", "tq3", "--peer", "echo no engine >&2; exit 3").expect(1, "no engine")
+
+
+@test
+def bench_refuses_what_it_cannot_measure(tmp):
+    for args, code, reason in (
+        (["--kv", "nix"], 1, "unknown codec 'nix'"),
+        (["--contexts", "12,x"], 2, "--contexts: want"),
+        (["--contexts", "0"], 2, "only with --fill synthetic"),
+        (["--fill", "random"], 2, "--fill: want prefill or synthetic, got 'random'"),
+        (["--json", "--csv"], 2, "--json and --csv"),
+    ):
+        tq("bench", "context", *TINY, *args).expect(code, reason)
+    tq("bench", "context", "--model", "synthetic:nix").expect(1, "no such shape")
+
+
+@test
+def bench_compare_tells_what_each_cache_answers(tmp):
+    run = tq("bench", "compare", "--prompt", "Hugo Marsh lives in Lisbon. Where does Hugo Marsh live?", "--repeats", "1",
+             "--decode", "12", "--kv", "f16,minmax:4:64,tq3").expect(0)
+    check_in("12/12", run.text, "tokens of f16 equal to its own")
+    check_in("Lisbon", run.text, "the first words")
+    tq("bench", "compare").expect(2, "want --prompt or --prompt-file")
+
+
+@test
+def bench_sweep_reads_a_cell_a_line(tmp):
+    file = tmp / "cells"
+    file.write_text("# two cells\n\nshort: --kv tq3 --context 100\nlong and f16: --kv f16 --context 400 --threads 1\n")
+    rows = results("sweep", file, *TINY)
+    check_equal([(r["label"], r["kv"], r["context"], r["threads"] == 1) for r in rows][1], ("long and f16", "f16", 400, True), "row")
+    check_equal(rows[0]["label"], "short", "label")
+    file.write_text("short: --frob\n")
+    tq("bench", "sweep", file, *TINY).expect(2, "unknown option '--frob'", "in line 1")
+    file.write_text("no name here\n")
+    tq("bench", "sweep", file, *TINY).expect(1, "line 1: want NAME: OPTIONS")
+    file.write_text("# nothing\n")
+    tq("bench", "sweep", file, *TINY).expect(1, "describes no cell")
+
+
+@test
+def bench_kernels_checks_before_it_times(tmp):
+    text = tq("bench", "kernels", "--only", "rows_f16", "--repeats", "1", "--seconds", "0.001").expect(0).text
+    check(text.count("right") >= 2 and "WRONG" not in text, text)
+    rows = results("kernels", "--only", "rows_f16", "--repeats", "1", "--seconds", "0.001", "--kernels", "scalar")
+    check(all(r["right"] and r["gb_per_s"] > 0 for r in rows) and len(rows) == 2, str(rows))
+    tq("bench", "kernels", "--kernels", "sse9").expect(2, "unknown kernels 'sse9'")
