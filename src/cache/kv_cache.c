@@ -224,12 +224,15 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     cache->backend->ops->flush(cache->backend, &args);
 }
 
+static tq_status check_room(const tq_cache *cache, const tq_cache_layer *layer, int n, tq_error *err) {
+    int stored = tokens_of(&layer->store);
+    if (n <= cache->params.max_tokens - stored) return TQ_OK;
+    return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n, cache->params.max_tokens);
+}
+
 tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const float *v, int n, tq_error *err) {
     tq_cache_layer *l = &cache->layers[layer];
-    int stored = tokens_of(&l->store);
-    if (n > cache->params.max_tokens - stored)
-        return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n,
-                       cache->params.max_tokens);
+    TQ_TRY(check_room(cache, l, n, err));
     size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
     for (int m; n > 0; n -= m, k += (size_t)m * kv_row, v += (size_t)m * kv_row) {
         m = min_int(n, cache->max_chunk);
@@ -244,10 +247,7 @@ tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const floa
         return tq_fail(err, TQ_INVALID, "cache: want a layer from 0 to %d, got %d", cache->params.n_layers - 1, layer);
     if (n < 0) return tq_fail(err, TQ_INVALID, "cache: want 0 or more tokens, got %d", n);
     tq_cache_layer *l = &cache->layers[layer];
-    int stored = tokens_of(&l->store);
-    if (n > cache->params.max_tokens - stored)
-        return tq_fail(err, TQ_FULL, "cache: %d tokens and %d more do not fit into %d", stored, n,
-                       cache->params.max_tokens);
+    TQ_TRY(check_room(cache, l, n, err));
     size_t q_row = (size_t)cache->params.n_heads * (size_t)cache->params.head_dim;
     size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
     while (n > 0) { /* one pass where the caller's chunks are what the cache was made for */

@@ -12,7 +12,7 @@
 
 /* ---- filling a context ------------------------------------------------------------------------------------------- */
 
-enum { BLOCK_ROWS = 1024 };
+enum { BLOCK_ROWS = 1024, AT_A_TIME = 256 };
 
 static void fill_normals(tq_rng *rng, float *x, size_t n) {
     for (size_t i = 0; i + 2 <= n; i += 2) {
@@ -30,7 +30,7 @@ tq_status tq_bench_fill(tq_session *s, int n, tq_error *err) {
     if (c->n_delta_layers > 0)
         return tq_fail(err, TQ_UNSUPPORTED, "fill: %s has %d recurrent layers, whose state only a prefill computes", c->family,
                        c->n_delta_layers);
-    size_t row = (size_t)c->n_kv_heads * (size_t)c->head_dim, floats = (2 * BLOCK_ROWS + 256) * row;
+    size_t row = (size_t)c->n_kv_heads * (size_t)c->head_dim, floats = (2 * BLOCK_ROWS + AT_A_TIME) * row;
     float *block = malloc(floats * sizeof *block);
     if (!block) return tq_fail_memory(err, floats * sizeof *block, "random rows");
     tq_rng rng = {(uint64_t)s->n_tokens + 1};
@@ -38,7 +38,7 @@ tq_status tq_bench_fill(tq_session *s, int n, tq_error *err) {
     tq_status status = TQ_OK;
     for (int done = 0, m; done < n && status == TQ_OK; done += m) {
         m = n - done < s->params.prefill_chunk ? n - done : s->params.prefill_chunk;
-        if (m > 256) m = 256;
+        if (m > AT_A_TIME) m = AT_A_TIME;
         for (int layer = 0; layer < c->n_layers && status == TQ_OK; layer++) { /* rows differ by layer and chunk */
             const float *k = block + (size_t)(tq_rng_u64(&rng) % BLOCK_ROWS) * row;
             status = tq_cache_append(s->cache, layer, k, k + BLOCK_ROWS * row, m, err);

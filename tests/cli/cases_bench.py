@@ -68,9 +68,28 @@ def bench_refuses_what_it_cannot_measure(tmp):
         (["--contexts", "0"], 2, "only with --fill synthetic"),
         (["--fill", "random"], 2, "--fill: want prefill or synthetic, got 'random'"),
         (["--json", "--csv"], 2, "--json and --csv"),
+        (["--prompt", "8"], 2, "--prompt: only with --fill synthetic"),
+        (["--peer-pattern", "([0-9]+)"], 2, "--peer-pattern: only with --peer"),
+        (["--plot", "a.png"], 1, "want a name that ends in .svg"),
     ):
         tq("bench", "context", *TINY, *args).expect(code, reason)
     tq("bench", "context", "--model", "synthetic:nix").expect(1, "no such shape")
+
+
+@test
+def bench_cell_refuses_what_a_text_decides(tmp):
+    tq("bench", "cell", "--text", "x", "--context", "9").expect(2, "a text is the context")
+    tq("bench", "cell", "--text", "x", "--fill", "prefill").expect(2, "a text is the context")
+    tq("bench", "cell", "--text", "x", "--prompt", "9").expect(2, "--prompt: only with --fill synthetic")
+
+
+@test
+def bench_draws_a_curve_a_codec(tmp):
+    file = tmp / "curves.svg"
+    tq("bench", "context", *TINY, "--contexts", "300,600", "--kv", "f16,mlx-k3v2", "--plot", file).expect(0)
+    picture = file.read_text()
+    for text in ("<svg", "Speed-up over f16", "mlx-k3v2", "tokens of context"):
+        check_in(text, picture, "the plot")
 
 
 @test

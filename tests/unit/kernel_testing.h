@@ -20,6 +20,17 @@ static inline void each_table(void (*test)(const tq_kernels *)) {
     assert_true(n > 0);
 }
 
+/* A float sum of n products in any order, with any number of chains, is within n roundings (2^-24 each) of the sum of
+ * magnitudes; products and lane sums add a few.  FMA or not, and whatever the register, this holds. */
+static inline double sum_bound(int n, double magnitudes) { return (n + 16) * 0x1p-24 * magnitudes + 1e-37; }
+
+static inline void check_close(double got, double want, double bound, const char *table, const char *what, int a, int b) {
+    if (!(fabs(got - want) <= bound))
+        fail_msg("%s %s (%d, %d): got %.9g, want %.9g, bound %.3g", table, what, a, b, got, want, bound);
+}
+
+static inline float *floats(guarded *g) { return (float *)(void *)g->data; }
+
 static inline size_t tile_bytes(int bits, int vectors) {
     return bits == 3 ? (size_t)(vectors / 4 + (vectors + 7) / 8) * 64 : (size_t)vectors * 64 * (size_t)bits / 8;
 }

@@ -57,7 +57,7 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double median_of(double *x, int n) {
+double bench_median(double *x, int n) {
     if (n == 0) return NAN;
     qsort(x, (size_t)n, sizeof *x, compare_doubles);
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
@@ -124,7 +124,7 @@ static tq_status decode(cell *c, bench_run *r, tq_error *err) {
     }
     /* The first token pays for page tables and cold caches. */
     if (status == TQ_OK)
-        r->decode_tokens_per_s = s->decode > 1 ? 1 / median_of(c->token_seconds + 1, s->decode - 1) : 1 / c->token_seconds[0];
+        r->decode_tokens_per_s = s->decode > 1 ? 1 / bench_median(c->token_seconds + 1, s->decode - 1) : 1 / c->token_seconds[0];
     return status;
 }
 
@@ -200,6 +200,7 @@ static void print_run(const bench_spec *spec, const bench_run *r) {
 
 int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     const char *fill_name = spec->fill_prefill ? "prefill" : "synthetic";
+    bool fill_given = false, prompt_given = false;
     options o;
     options_begin(&o, "tq bench cell [OPTIONS]", "Measure one cell in this process and print one JSON object.");
     model_options model;
@@ -211,7 +212,8 @@ int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     add_text(&o, "fill", "HOW", &fill_name, "synthetic: random rows (default); prefill: computed");
     add_text(&o, "text", "TEXT", &spec->text, "a prompt in place of random tokens; its answer is printed too");
     add_text(&o, "text-file", "FILE", &spec->text_file, "the same from a file");
-    bench_add_prompt(&o, spec);
+    bench_add_prompt(&o, spec, &prompt_given);
+    options_find(&o, "fill")->given = &fill_given;
     bench_add_spec(&o, spec);
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
@@ -222,7 +224,10 @@ int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     if (!spec->fill_prefill && strcmp(fill_name, "synthetic") != 0)
         return options_usage_error(&o, "--fill: want prefill or synthetic, got '%s'", fill_name);
     if (spec->text && spec->text_file) return options_usage_error(&o, "want --text or --text-file, got both");
-    if (spec->fill_prefill && spec->context < 1 && !spec->text && !spec->text_file)
+    bool from_text = spec->text || spec->text_file;
+    if (from_text && (spec->context || fill_given)) return options_usage_error(&o, "a text is the context: want no --context or --fill");
+    if (prompt_given && (from_text || spec->fill_prefill)) return options_usage_error(&o, "--prompt: only with --fill synthetic");
+    if (spec->fill_prefill && spec->context < 1 && !from_text)
         return options_usage_error(&o, "--fill prefill: want a --context of 1 or more");
     return OPTIONS_RUN;
 }
@@ -262,9 +267,10 @@ int bench_cell_main(int argc, char **argv) {
     return code;
 }
 
-void bench_add_prompt(options *o, bench_spec *spec) {
+void bench_add_prompt(options *o, bench_spec *spec, bool *given) {
     add_int(o, "prompt", &spec->prompt, 0, 1 << 24, "tokens of the prefill that is timed behind random rows (default 512;\n"
                                                     "0: none) and then taken back");
+    options_find(o, "prompt")->given = given;
 }
 
 void bench_add_spec(options *o, bench_spec *spec) {
@@ -310,10 +316,12 @@ static void describe(const bench_spec *s, arguments *a) {
     push_option(a, "--kv", s->kv);
     push_option(a, "--text", s->text);
     push_option(a, "--text-file", s->text_file);
-    push_int(a, "--context", s->context);
-    push_int(a, "--prompt", s->prompt);
     push_int(a, "--decode", s->decode);
-    push_option(a, "--fill", s->fill_prefill ? "prefill" : "synthetic");
+    if (!s->text && !s->text_file) {
+        push_int(a, "--context", s->context);
+        push_option(a, "--fill", s->fill_prefill ? "prefill" : "synthetic");
+        if (!s->fill_prefill) push_int(a, "--prompt", s->prompt);
+    }
     push_int(a, "--prefill-chunk", s->prefill_chunk);
     push_int(a, "--buffer-size", s->buffer_size);
     push_int(a, "--sinks", s->sinks);

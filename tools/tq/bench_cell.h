@@ -36,9 +36,12 @@ typedef struct bench_run {
 /* Defaults: prompt 512, decode 32, chunk 256, the library's window. */
 bench_spec bench_spec_default(void);
 
+/* The median of n numbers, which are sorted; NAN of none. */
+double bench_median(double *x, int n);
+
 /* The options of a cell that do not differ between the cells of a table. */
 void bench_add_spec(options *o, bench_spec *spec);
-void bench_add_prompt(options *o, bench_spec *spec); /* --prompt N */
+void bench_add_prompt(options *o, bench_spec *spec, bool *given); /* --prompt N; given: may be NULL */
 
 /* All of them, of `tq bench cell` and of a line of a sweep; *spec are the defaults.  OPTIONS_RUN or the code to exit with. */
 int bench_spec_parse(int argc, char **argv, bench_spec *spec);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gnuplot.h"
 #include "json_out.h"
 #include "setup.h"
 #include "terminal.h"
@@ -21,13 +22,11 @@ void bench_table_options(options *o, bench_table *t) {
     options_add(o, (option_row){.name = "csv", .type = OPTION_FLAG, .to = &t->csv, .help = "print comma-separated values"});
     options_add(o, (option_row){.name = "plot", .argument = "FILE.svg", .type = OPTION_STRING, .to = &t->plot,
                                 .help = "draw speed, memory and speed-up against context (with gnuplot)"});
-    options_add(o, (option_row){.name = "peer-pattern", .argument = "REGEX", .type = OPTION_STRING, .to = &t->peer_pattern,
-                                .help = "finds a peer's tokens/s: its first group, the last time it occurs\n"
-                                        "(default: a number before tok/s, tokens/s, t/s)"});
 }
 
 int bench_table_new(const options *o, bench_table *t, const char *name) {
     if (t->json && t->csv) return options_usage_error(o, "--json and --csv: give one of them");
+    if (t->plot && gnuplot_check(name, t->plot) != EXIT_SUCCESS) return EXIT_FAILURE;
     t->name = name;
     t->cells = calloc(BENCH_CELLS_CAP, sizeof *t->cells);
     return t->cells ? EXIT_SUCCESS : setup_fail(name, "out of memory");
@@ -85,15 +84,9 @@ static void run_cell(const bench_table *t, bench_cell *cell) {
     cell->ttft_runs[cell->n_runs++] = run.ttft_ms;
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static bench_figure figure_of(double *x, int n) {
     if (n == 0 || isnan(x[0])) return (bench_figure){NAN, NAN};
-    qsort(x, (size_t)n, sizeof *x, compare);
-    double median = n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+    double median = bench_median(x, n);
     return (bench_figure){median, (x[n - 1] - x[0]) / median};
 }
 

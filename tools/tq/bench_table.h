@@ -33,11 +33,13 @@ typedef struct bench_table {
     char machine[128];
 } bench_table;
 
-/* The options that every table has: --repeats --json --csv --plot --peer-pattern.  0 or the code to exit with. */
+/* The options that every table has: --repeats --json --csv --plot. */
 void bench_table_options(options *o, bench_table *table);
+
+/* After parsing them: room for cells, and is what is asked for possible?  0 or the code to exit with. */
 int bench_table_new(const options *o, bench_table *table, const char *name);
 
-/* The next cell, its label made from a format; NULL when the table is full. */
+/* The next cell; NULL when the table is full. */
 bench_cell *bench_table_add(bench_table *table, const char *label);
 
 /* Run them all, `repeats` times, one after the other in each round, so that a machine that slows down slows all alike.

@@ -29,6 +29,7 @@ int bench_context_main(int argc, char **argv) {
     static const char *const name = "bench context";
     bench_spec spec = bench_spec_default();
     bench_table table;
+    bool prompt_given = false, pattern_given = false;
     const char *kv = "f16,tq3", *contexts_text = "4096,16384,32768", *fill = "prefill", *peer = NULL;
     model_options model;
     options o;
@@ -43,12 +44,16 @@ int bench_context_main(int argc, char **argv) {
     options_add(&o, (option_row){.name = "fill", .argument = "HOW", .type = OPTION_STRING, .to = &fill,
                                  .help = "prefill: the context is computed (default); synthetic: it is random rows, and\n"
                                          "a prefill of --prompt tokens behind them is timed"});
-    bench_add_prompt(&o, &spec);
+    bench_add_prompt(&o, &spec, &prompt_given);
     bench_add_spec(&o, &spec);
     options_add(&o, (option_row){.name = "peer", .argument = "COMMAND", .type = OPTION_STRING, .to = &peer,
                                  .help = "another engine's command, run in turn with the cells; {context} in it stands\n"
                                          "for the context, and without it the command runs once a round"});
     bench_table_options(&o, &table);
+    options_add(&o, (option_row){.name = "peer-pattern", .argument = "REGEX", .type = OPTION_STRING, .to = &table.peer_pattern,
+                                 .given = &pattern_given,
+                                 .help = "finds the peer's tokens/s: its first group, the last time it occurs\n"
+                                         "(default: a number before tok/s, tokens/s, t/s)"});
     int code = options_parse(&o, argc, argv, NULL), contexts[CONTEXTS_CAP];
     if (code != OPTIONS_RUN) return code;
     codec_list codecs;
@@ -60,6 +65,8 @@ int bench_context_main(int argc, char **argv) {
     spec.fill_prefill = strcmp(fill, "prefill") == 0;
     if (!spec.fill_prefill && strcmp(fill, "synthetic") != 0)
         return options_usage_error(&o, "--fill: want prefill or synthetic, got '%s'", fill);
+    if (spec.fill_prefill && prompt_given) return options_usage_error(&o, "--prompt: only with --fill synthetic");
+    if (pattern_given && !peer) return options_usage_error(&o, "--peer-pattern: only with --peer");
     for (int i = 0; i < n; i++)
         if (spec.fill_prefill && contexts[i] == 0) return options_usage_error(&o, "--contexts 0: only with --fill synthetic");
     spec.model = model.model;

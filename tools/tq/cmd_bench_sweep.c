@@ -54,7 +54,7 @@ int bench_sweep_main(int argc, char **argv) {
                   "What a line does not say is as given here.  Lines that begin with # are comments.");
     options_add_model(&o, &model);
     options_heading(&o, "Cells");
-    bench_add_prompt(&o, &spec);
+    bench_add_prompt(&o, &spec, NULL);
     bench_add_spec(&o, &spec);
     bench_table_options(&o, &table);
     int first, code = options_parse(&o, argc, argv, &first);

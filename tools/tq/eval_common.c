@@ -1,6 +1,8 @@
 /* eval_common.c: see eval_common.h. */
 #include "eval_common.h"
 
+#include "gnuplot.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +73,7 @@ int eval_options_read(const options *o, eval_options *e) {
         return options_usage_error(o, "--key-bits, --value-bits and --value-group-size: name the codecs in --kv instead");
     int code = codec_list_read(o, &e->cache, e->caches, &e->codecs);
     if (code == OPTIONS_RUN) code = add_reference_and_control(o, e);
-    if (code == OPTIONS_RUN && e->plot && plot_check(e->command, e->plot) != EXIT_SUCCESS) return EXIT_FAILURE;
+    if (code == OPTIONS_RUN && e->plot && gnuplot_check(e->command, e->plot) != EXIT_SUCCESS) return EXIT_FAILURE;
     return code;
 }
 

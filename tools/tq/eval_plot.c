@@ -2,86 +2,17 @@
 #include "eval_plot.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "gnuplot.h"
 #include "setup.h"
-
-/* ---- the child process --------------------------------------------------------------------------------------------- */
-
-static bool find_program(const char *name) {
-    const char *path = getenv("PATH");
-    char full[PATH_MAX];
-    while (path && *path) {
-        size_t n = strcspn(path, ":");
-        int length = snprintf(full, sizeof full, "%.*s/%s", (int)n, path, name);
-        struct stat st;
-        if (length > 0 && (size_t)length < sizeof full && stat(full, &st) == 0 && S_ISREG(st.st_mode) &&
-            access(full, X_OK) == 0)
-            return true;
-        path += n + (path[n] == ':');
-    }
-    return false;
-}
-
-int plot_check(const char *command, const char *path) {
-    size_t n = strlen(path);
-    if (n < 5 || strcmp(path + n - 4, ".svg") != 0)
-        return setup_fail(command, "--plot %s: want a name that ends in .svg: that is what is written", path);
-    if (!find_program("gnuplot"))
-        return setup_fail(command, "--plot: gnuplot draws it, and is not installed (Debian: gnuplot-nox)");
-    return EXIT_SUCCESS;
-}
-
-/* Child: the script on stdin, the picture on stdout. */
-static void become_gnuplot(FILE *script, FILE *picture) {
-    if (dup2(fileno(script), STDIN_FILENO) >= 0 && dup2(fileno(picture), STDOUT_FILENO) >= 0)
-        execlp("gnuplot", "gnuplot", "-", (char *)NULL);
-    _exit(127);
-}
-
-static int run_gnuplot(const char *command, const char *path, FILE *script) {
-    char temporary[PATH_MAX];
-    int n = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof temporary) return setup_fail(command, "--plot: the name is too long");
-    FILE *picture = fopen(temporary, "wb");
-    if (!picture) return setup_fail(command, "%s: %s", path, strerror(errno));
-    rewind(script);
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) become_gnuplot(script, picture);
-    int status = -1;
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-    struct stat st;
-    bool drawn = fclose(picture) == 0 && pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-                 stat(temporary, &st) == 0 && st.st_size > 0;
-    if (drawn && rename(temporary, path) == 0) return EXIT_SUCCESS;
-    int reason = errno;
-    unlink(temporary);
-    return drawn ? setup_fail(command, "%s: %s", path, strerror(reason))
-                 : setup_fail(command, "--plot %s: gnuplot failed (exit status %d)", path,
-                              WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-}
-
-/* Text in a gnuplot string in double quotes, without its markup. */
-static void quote(FILE *to, const char *text) {
-    fputc('"', to);
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\') fputc('\\', to);
-        fputc((unsigned char)*text < ' ' ? ' ' : *text, to);
-    }
-    fputc('"', to);
-}
 
 static void set_label(FILE *to, const char *what, const char *text) {
     fprintf(to, "set %s ", what);
-    quote(to, text);
+    gnuplot_quote(to, text);
     fputs(" noenhanced\n", to);
 }
 
@@ -101,7 +32,7 @@ static int by_rate(const void *a, const void *b) {
 static void write_points(FILE *to, const plot_point *const *points, int n) {
     for (int i = 0; i < n; i++) {
         fprintf(to, "%.9g %.9g ", points[i]->x, points[i]->y);
-        quote(to, points[i]->name);
+        gnuplot_quote(to, points[i]->name);
         fputc('\n', to);
     }
 }
@@ -152,7 +83,7 @@ int plot_curves(const char *command, const char *path, plot_labels labels, bool 
         fprintf(to, "%s$family%d using 1:2 with linespoints lw 1.5 pt 7 ps 0.7 lt %d, "
                     "'' using 1:2:3 with labels noenhanced offset char 0.6,0.6 left font ',11'", i ? ", " : "", i, i + 1);
     fputc('\n', to);
-    int code = run_gnuplot(command, path, to);
+    int code = gnuplot_run(command, path, to);
     fclose(to);
     free(shown);
     return code;
@@ -171,7 +102,7 @@ static void write_tics(FILE *to, const char *axis, const char *const *texts, int
             format[n_format++] = *at;
         }
         format[n_format] = 0;
-        quote(to, format);
+        gnuplot_quote(to, format);
         fprintf(to, " %d", downwards ? n - 1 - i : i);
     }
     fputs(")\n", to);
@@ -192,7 +123,7 @@ int plot_heat_maps(const char *command, const char *path, plot_labels labels, co
     set_label(to, "xlabel", labels.x);
     set_label(to, "ylabel", labels.y);
     fprintf(to, "set multiplot layout %d,%d title ", rows, columns);
-    quote(to, labels.title);
+    gnuplot_quote(to, labels.title);
     fputs(" noenhanced\n", to);
     for (int g = 0; g < n_grids; g++) {
         set_label(to, "title", grids[g].name);
@@ -205,7 +136,7 @@ int plot_heat_maps(const char *command, const char *path, plot_labels labels, co
         fprintf(to, "EOD\nplot $grid%d using 1:2:3 with image pixels\n", g);
     }
     fputs("unset multiplot\n", to);
-    int code = run_gnuplot(command, path, to);
+    int code = gnuplot_run(command, path, to);
     fclose(to);
     return code;
 }

@@ -4,9 +4,6 @@
 
 #include <stdbool.h>
 
-/* Before measuring: is gnuplot there, and does the file end in .svg?  0 or EXIT_FAILURE, the reason printed. */
-int plot_check(const char *command, const char *path);
-
 typedef struct plot_point {
     const char *name; /* "tq3"; points whose names begin alike are joined by a line */
     double x, y;

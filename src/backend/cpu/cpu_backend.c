@@ -20,7 +20,6 @@ enum { JOB_PRODUCTS = 8 };
 typedef struct matmul_job {
     tq_cpu_backend *cpu;
     const tq_product *products;
-    int n_products;
     int first_task[JOB_PRODUCTS + 1], task_rows[JOB_PRODUCTS];
     const tq_matmul_input *input;
     int token0; /* of the input's first token, for y */
@@ -60,7 +59,7 @@ static void run_products(tq_cpu_backend *c, const tq_product *products, int coun
     input.cols = products->w->cols;
     input.n = n;
     input.x = x + (size_t)token0 * (size_t)input.cols;
-    matmul_job job = {.cpu = c, .products = products, .n_products = count, .input = &input, .token0 = token0};
+    matmul_job job = {.cpu = c, .products = products, .input = &input, .token0 = token0};
     int tiles = ceil_div((size_t)n, (size_t)tq_matmul_tile(n, c->kernels->gemm_tile));
     if (tiles * input.cols < PREPARE_ALONE) /* waking the others takes longer */
         for (int i = 0; i < tiles; i++) prepare_task(&job, i, 0);

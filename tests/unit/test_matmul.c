@@ -1,0 +1,263 @@
+/* test_matmul.c: products of weights and activations of every kernel table that runs here, against plain loops in double (the
+ * scalar table too); a batch of tokens against its tokens alone, bit for bit; guard bytes around every output. */
+#include "kernel_testing.h"
+
+#include "base/half.h"
+#include "base/tensor.h"
+
+static const int sizes[] = {1, 7, 16, 17, 31, 63, 64, 127, 128, 129, 257};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+typedef struct weights {
+    tq_matrix w;
+    guarded data, scales, biases; /* data begins at an odd multiple of its element */
+    float *plain;                 /* (rows, cols) */
+    double *size;                 /* (rows, cols): the magnitude that the roundings of an element are relative to */
+} weights;
+
+static double put_constant(guarded *g, size_t at, tq_dtype dtype, float value) {
+    if (dtype == TQ_F32) return floats(g)[at] = value;
+    uint16_t half = dtype == TQ_F16 ? tq_f32_f16(value) : tq_f32_bf16(value);
+    ((uint16_t *)(void *)g->data)[at] = half;
+    return dtype == TQ_F16 ? tq_f16_f32(half) : tq_bf16_f32(half);
+}
+
+static weights weights_new(tq_matrix_kind kind, int rows, int cols, int bits, int group, tq_dtype constants,
+                           tq_rng *rng) {
+    weights m = {
+        .w = {.kind = kind, .rows = rows, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = constants}};
+    size_t n = (size_t)rows * (size_t)cols;
+    m.plain = test_floats(n);
+    m.size = test_alloc(n * sizeof *m.size);
+    if (kind != TQ_MATRIX_AFFINE) {
+        tq_dtype dtype = kind == TQ_MATRIX_F32 ? TQ_F32 : kind == TQ_MATRIX_F16 ? TQ_F16 : TQ_BF16;
+        m.data = guarded_new(n * tq_dtype_bytes(dtype), tq_dtype_bytes(dtype));
+        for (size_t i = 0; i < n; i++) {
+            m.plain[i] = (float)put_constant(&m.data, i, dtype, (float)test_normal(rng));
+            m.size[i] = fabs((double)m.plain[i]);
+        }
+    } else {
+        m.data = guarded_new(n * (size_t)bits / 8, 4);
+        size_t constant = tq_dtype_bytes(constants), groups = n / (size_t)group;
+        m.scales = guarded_new(groups * constant, constant);
+        m.biases = guarded_new(groups * constant, constant);
+        for (size_t i = 0; i < m.data.bytes; i++) m.data.data[i] = (uint8_t)tq_rng_u64(rng);
+        for (size_t g = 0; g < groups; g++) {
+            double s = put_constant(&m.scales, g, constants, (float)(.02 * test_normal(rng)));
+            double b = put_constant(&m.biases, g, constants, (float)test_normal(rng));
+            for (size_t i = g * (size_t)group; i < (g + 1) * (size_t)group; i++) {
+                unsigned code = 0; /* bit by bit */
+                size_t row_bits = (size_t)cols * (size_t)bits, row = i / (size_t)cols, col = i % (size_t)cols;
+                for (int bit = 0; bit < bits; bit++) {
+                    size_t at = row * row_bits + col * (size_t)bits + (size_t)bit;
+                    code |= (unsigned)(m.data.data[at / 8] >> at % 8 & 1) << bit;
+                }
+                m.plain[i] = (float)(s * code + b);
+                m.size[i] = fabs(s * code) + fabs(b);
+            }
+        }
+        m.w.scales = m.scales.data;
+        m.w.biases = m.biases.data;
+    }
+    m.w.data = m.data.data;
+    return m;
+}
+
+static void weights_free(weights *m) {
+    guarded_free(&m->data, "the weights");
+    if (m->w.kind == TQ_MATRIX_AFFINE) {
+        guarded_free(&m->scales, "the scales");
+        guarded_free(&m->biases, "the biases");
+    }
+    free(m->plain), free(m->size);
+}
+
+static void check_unpack(const tq_kernels *k, const weights *m, const char *what) {
+    int cols = m->w.cols;
+    for (int r = 0; r < m->w.rows; r++) {
+        guarded g = guarded_new((size_t)cols * sizeof(float), 4);
+        k->unpack_row(&m->w, r, floats(&g));
+        for (int j = 0; j < cols; j++) { /* a product and a sum, fused or not */
+            size_t at = (size_t)r * (size_t)cols + (size_t)j;
+            check_close(floats(&g)[j], m->plain[at], m->w.kind == TQ_MATRIX_AFFINE ? 3 * 0x1p-24 * m->size[at] : 0,
+                        k->name, what, r, j);
+        }
+        guarded_free(&g, "unpack_row");
+    }
+}
+
+/* y for rows row0.. of x, and the bound that a float sum over cols has. */
+static void expect_product(const tq_kernels *k, const weights *m, int row, const float *x, double got,
+                           const char *what) {
+    double want = 0, size = 0;
+    for (int j = 0; j < m->w.cols; j++) {
+        size_t at = (size_t)row * (size_t)m->w.cols + (size_t)j;
+        want += (double)m->plain[at] * x[j];
+        size += m->size[at] * fabs((double)x[j]);
+    }
+    check_close(got, want, sum_bound(m->w.cols, size), k->name, what, row, m->w.cols);
+}
+
+/* Room for n prepared tokens, and the calls that prepare them. */
+typedef struct prepared {
+    tq_matmul_input in;
+    guarded values, step, sum, scratch;
+} prepared;
+
+static void prepare(prepared *p, const tq_kernels *k, const weights *m, const float *x, int n) {
+    p->values = guarded_new(tq_matmul_input_count(m->w.cols) * 4, 0);
+    p->step = guarded_new(tq_matmul_step_count(m->w.cols) * 4, 0);
+    p->sum = guarded_new(tq_matmul_step_count(m->w.cols) * 4, 0);
+    p->scratch = guarded_new(tq_matmul_scratch(m->w.cols) * 4, 0);
+    p->in = (tq_matmul_input){x, n, m->w.cols, floats(&p->values), floats(&p->step), floats(&p->sum)};
+    memset(p->values.data, 0xff, p->values.bytes); /* NaN: what is not prepared must not be used */
+    memset(p->step.data, 0xff, p->step.bytes);
+    memset(p->sum.data, 0xff, p->sum.bytes);
+    int tile = tq_matmul_tile(n, k->gemm_tile);
+    for (int i = 0; i * tile < n; i++) k->matmul_prepare(&m->w, &p->in, i);
+}
+
+static void prepared_free(prepared *p) {
+    guarded_free(&p->values, "a prepared input");
+    guarded_free(&p->step, "a prepared input's steps");
+    guarded_free(&p->sum, "a prepared input's sums");
+    guarded_free(&p->scratch, "matmul's scratch");
+}
+
+/* Rows in pieces, y with room between the tokens; every token alone must give the same bits. */
+static void check_gemv(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
+    prepared p, one;
+    prepare(&p, k, m, x, n);
+    for (int row0 = 0; row0 < m->w.rows; row0 += 5) {
+        int rows = m->w.rows - row0 < 7 ? m->w.rows - row0 : 7, ldy = rows + 2;
+        guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
+        memset(y.data, 0x7f, y.bytes);
+        k->gemv(&m->w, row0, rows, &p.in, floats(&y), ldy, floats(&p.scratch));
+        for (int t = 0; t < n; t++) {
+            for (int i = 0; i < rows; i++)
+                expect_product(k, m, row0 + i, x + (size_t)t * (size_t)m->w.cols, floats(&y)[t * ldy + i], what);
+            for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
+        }
+        for (int t = 0; t < n; t++) {
+            float alone[7];
+            prepare(&one, k, m, x + (size_t)t * (size_t)m->w.cols, 1);
+            k->gemv(&m->w, row0, rows, &one.in, alone, rows, floats(&one.scratch));
+            assert_memory_equal(alone, floats(&y) + t * ldy, (size_t)rows * sizeof *alone);
+            prepared_free(&one);
+        }
+        guarded_free(&y, "gemv");
+    }
+    prepared_free(&p);
+}
+
+static void check_gemm(const tq_kernels *k, const weights *m, const float *x, int n, const char *what) {
+    int rows = m->w.rows, ldy = rows + 3;
+    prepared p;
+    prepare(&p, k, m, x, n);
+    guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
+    memset(y.data, 0x7f, y.bytes);
+    for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
+        int n_rows = rows - row0 < TQ_GEMM_ROWS ? rows - row0 : TQ_GEMM_ROWS;
+        k->gemm(&m->w, row0, n_rows, &p.in, floats(&y) + row0, ldy, floats(&p.scratch));
+    }
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < rows; i++)
+            expect_product(k, m, i, x + (size_t)t * (size_t)m->w.cols, floats(&y)[t * ldy + i], what);
+        for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
+    }
+    guarded_free(&y, "gemm");
+    prepared_free(&p);
+}
+
+static void check_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
+    char what[80];
+    snprintf(what, sizeof what, "kind %d, %d x %d, %d bits, group %d, constants %d, n %d", (int)m->w.kind, m->w.rows,
+             m->w.cols, m->w.bits, m->w.group_size, (int)m->w.scale_dtype, n);
+    float *x = test_floats((size_t)n * (size_t)m->w.cols + 1);
+    test_normals(rng, x, (size_t)n * (size_t)m->w.cols + 1);
+    check_unpack(k, m, what);
+    if (n <= TQ_GEMV_TOKENS) check_gemv(k, m, x + 1, n, what);
+    else check_gemm(k, m, x + 1, n, what);
+    free(x);
+    weights_free(m);
+}
+
+/* One value that is not finite makes its token's results so, and leaves the other tokens alone. */
+static void check_matmul_nan(const tq_kernels *k) {
+    tq_rng rng = {12};
+    for (int n = 2; n < 20; n += 16)
+        for (int kind = 0; kind < 2; kind++) {
+            weights m = weights_new(kind ? TQ_MATRIX_AFFINE : TQ_MATRIX_BF16, 33, 192, 4, 64, TQ_BF16, &rng);
+            float *x = test_floats((size_t)n * 192), *y = test_floats((size_t)n * 33);
+            test_normals(&rng, x, (size_t)n * 192);
+            x[192 + 70] = n == 2 ? NAN : INFINITY;
+            prepared p;
+            prepare(&p, k, &m, x, n);
+            for (int row0 = 0; row0 < 33; row0 += TQ_GEMM_ROWS) {
+                int rows = 33 - row0 < TQ_GEMM_ROWS ? 33 - row0 : TQ_GEMM_ROWS;
+                if (n <= TQ_GEMV_TOKENS) k->gemv(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
+                else k->gemm(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
+            }
+            for (int t = 0; t < n; t++)
+                for (int i = 0; i < 33; i++)
+                    if (isfinite(y[t * 33 + i]) != (t != 1)) fail_msg("%s: n %d, token %d, row %d: %g", k->name, n, t, i, (double)y[t * 33 + i]);
+            prepared_free(&p);
+            free(x), free(y);
+            weights_free(&m);
+        }
+}
+
+static void an_activation_that_is_not_finite_stays_with_its_token(void **state) {
+    (void)state;
+    each_table(check_matmul_nan);
+}
+
+static void check_plain_matrices(const tq_kernels *k) {
+    static const int row_counts[] = {1, 7, 31, 32, 33, 65}, token_counts[] = {1, 19, 3, 25, 8, 16, 17};
+    tq_rng rng = {9};
+    int round = 0;
+    for (int kind = TQ_MATRIX_F32; kind <= TQ_MATRIX_BF16; kind++)
+        for (int s = 0; s < N_SIZES + 1; s++, round++) {
+            int cols = s < N_SIZES ? sizes[s] : 600; /* several panels */
+            weights m = weights_new((tq_matrix_kind)kind, row_counts[round % 6], cols, 0, 0, TQ_F32, &rng);
+            check_matrix(k, &m, token_counts[round % 7], &rng);
+        }
+}
+
+static void plain_matrices_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_plain_matrices);
+}
+
+static void check_affine_matrices(const tq_kernels *k) {
+    static const int bits_of[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128}, row_counts[] = {1, 5, 16, 31, 33},
+                     token_counts[] = {1, 4, 17, 7, 29};
+    static const tq_dtype constants[] = {TQ_F16, TQ_BF16, TQ_F32};
+    tq_rng rng = {10};
+    int round = 0;
+    for (int b = 0; b < 6; b++)
+        for (int g = 0; g < 3; g++)
+            for (int c = 0; c < 3; c++)
+                for (int wide = 0; wide < 3; wide++, round++) {
+                    int cols = wide == 0   ? groups[g]
+                               : wide == 1 ? 3 * groups[g]
+                                           : 384; /* one, three, more than a panel */
+                    weights m = weights_new(TQ_MATRIX_AFFINE, row_counts[round % 5], cols, bits_of[b], groups[g],
+                                            constants[c], &rng);
+                    check_matrix(k, &m, token_counts[round / 5 % 5], &rng);
+                }
+}
+
+static void affine_matrices_of_every_width_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_affine_matrices);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_matrices_are_multiplied),
+        cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
+        cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
