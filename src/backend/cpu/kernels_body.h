@@ -20,6 +20,7 @@
 
 typedef vf vf_unaligned __attribute__((aligned(4), may_alias));
 typedef vi vi_unaligned __attribute__((aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(VL * 4))); /* where sums may wrap */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -235,7 +236,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     for (int l = 0; l < VL; l++) top = tops[l] > top ? tops[l] : top;
     float inverse = top > 1e-33f ? 32512.0f / top : 0.0f; /* less is nothing, and its inverse no float */
     size_t at = (size_t)index * (size_t)out->stride;
-    vi sum = {0};
+    vu sum = {0}; /* wraps where a value is not finite; the step is NaN then */
     for (int i = 0; i < n; i += VL) {
         vf shifted = load(x + i) * inverse + 12582912.0f; /* the nearest integer lands in the low bits */
         vi value = (vi)shifted - (vi)spread(12582912.0f);
@@ -243,10 +244,10 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         store_i16(out->wide + at + i, value);
         store_i8(out->high + at + i, upper);
         store_i8(out->low + at + i, value - (upper << 8));
-        sum += value;
+        sum += (vu)value;
     }
-    uint32_t total = 0; /* wraps where a value is not finite; the step is NaN then */
-    for (int l = 0; l < VL; l++) total += (uint32_t)sum[l];
+    uint32_t total = 0;
+    for (int l = 0; l < VL; l++) total += sum[l];
     out->step[index] = top / 32512.0f + sum_lanes(poison);
     out->sum[index] = (int32_t)total;
 }
