@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/outlier_split.h"
 #include "codec/row_codecs.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
@@ -28,7 +29,7 @@ static bool match(const char *text, const char *name, int n_numbers, int *number
 }
 
 static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
-    int numbers[2] = {0, 32};
+    int numbers[2] = {0, 32}, group = 64;
     if (match(name, "f32", 0, NULL)) codec->kind = TQ_CODEC_F32, codec->bits = 32;
     else if (match(name, "f16", 0, NULL)) codec->kind = TQ_CODEC_F16, codec->bits = 16;
     else if (match(name, "q8", 0, NULL)) codec->kind = TQ_CODEC_PLANAR, codec->bits = 8;
@@ -43,14 +44,31 @@ static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
         if (numbers[0] < 2 || numbers[0] > 4)
             return tq_fail(err, TQ_INVALID, "codec '%s': want 2 to 4 bits, got %d", name, numbers[0]);
         codec->kind = TQ_CODEC_PROD, codec->bits = numbers[0];
+    } else if (match(name, "paper-prod-orth", 1, numbers)) {
+        if (numbers[0] < 2 || numbers[0] > 4)
+            return tq_fail(err, TQ_INVALID, "codec '%s': want 2 to 4 bits, got %d", name, numbers[0]);
+        codec->kind = TQ_CODEC_PROD, codec->bits = numbers[0], codec->orthogonal = true;
+    } else if (match(name, "paper:2.5", 0, NULL)) {
+        codec->kind = TQ_CODEC_SPLIT, codec->bits = 2;
+    } else if (match(name, "paper:3.5", 0, NULL)) {
+        codec->kind = TQ_CODEC_SPLIT, codec->bits = 3;
+    } else if (match(name, "uniform", 1, numbers)) {
+        if (numbers[0] < 2 || numbers[0] > 4)
+            return tq_fail(err, TQ_INVALID, "codec '%s': want 2 to 4 bits, got %d", name, numbers[0]);
+        codec->kind = TQ_CODEC_PLANAR, codec->bits = numbers[0], codec->uniform = true;
+    } else if (match(name, "q4-group", 0, NULL) || match(name, "q4-group", 1, &group)) {
+        codec->kind = TQ_CODEC_MINMAX, codec->bits = 4, codec->group = group, codec->affine = true;
+    } else if (match(name, "q8-group", 0, NULL) || match(name, "q8-group", 1, &group)) {
+        codec->kind = TQ_CODEC_MINMAX, codec->bits = 8, codec->group = group, codec->affine = true;
     } else if (match(name, "minmax", 1, numbers) || match(name, "minmax", 2, numbers)) {
         if (numbers[0] != 2 && numbers[0] != 4)
             return tq_fail(err, TQ_INVALID, "codec '%s': want 2 or 4 bits, got %d", name, numbers[0]);
         codec->kind = TQ_CODEC_MINMAX, codec->bits = numbers[0], codec->group = numbers[1];
     } else {
         return tq_fail(err, TQ_INVALID,
-                       "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, paper-mse:1..8, paper-prod:2..4 or "
-                       "minmax:2|4[:GROUP]",
+                       "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, uniform:2..4, paper-mse:1..8, "
+                       "paper-prod:2..4, paper-prod-orth:2..4, paper:2.5|3.5, minmax:2|4[:GROUP], q4-group[:GROUP] or "
+                       "q8-group[:GROUP]",
                        name);
     }
     return TQ_OK;
@@ -66,6 +84,9 @@ static tq_status check_dim(const tq_codec *codec, tq_error *err) {
     if (codec->kind == TQ_CODEC_PLANAR && (dim % 16 || dim > 512))
         return tq_fail(err, TQ_INVALID, "codec '%s': want a dimension that is a multiple of 16, up to 512, got %d",
                        codec->name, dim);
+    if (codec->kind == TQ_CODEC_SPLIT && (dim % 4 || dim < 16))
+        return tq_fail(err, TQ_INVALID, "codec '%s': want a dimension that is a multiple of 4, from 16, got %d",
+                       codec->name, dim);
     if (codec->kind == TQ_CODEC_MINMAX && (codec->group < 4 || codec->group % 4 || dim % codec->group))
         return tq_fail(err, TQ_INVALID, "codec '%s': want a group that is a multiple of 4 and divides %d, got %d",
                        codec->name, dim, codec->group);
@@ -76,12 +97,43 @@ static tq_status check_dim(const tq_codec *codec, tq_error *err) {
  * row's scale is fitted to the rounded levels. */
 static void fill_integer_levels(tq_codec *codec) {
     int n = 1 << codec->bits;
-    for (int i = 0; i < 256; i++) {
+    for (int i = 0; i < 256 && codec->uniform; i++) /* odd multiples of the largest step that stays below 127 */
+        codec->levels[i] = (uint8_t)(128 + 127 / (n - 1) * (2 * (i % n) - (n - 1)));
+    for (int i = 0; i < 256 && !codec->uniform; i++) {
         int code = i % n;
         float level = codec->bits == 8 ? (float)(code - 128)
                                        : codec->codebook.levels[code] / codec->codebook.levels[n - 1] * 127.0f;
         codec->levels[i] = (uint8_t)(128 + (int)lrintf(level));
     }
+}
+
+/* 1 / (d * E|u|) for a coordinate u of a uniformly random unit vector: what a sign of an orthogonal sketch is worth, so
+ * that the sum of the signs' rows has the residual's own length along it.  E|u| = G(d/2) / (sqrt(pi) G((d+1)/2)). */
+static double orthogonal_step(int dim) {
+    return 1.7724538509055160273 * exp(lgamma((dim + 1) / 2.0) - lgamma(dim / 2.0)) / dim;
+}
+
+static tq_status make_sketch(tq_codec *codec, uint32_t seed, tq_error *err) {
+    if (!codec->orthogonal) {
+        codec->sketch_step = 1.2533141373155003f / (float)codec->dim; /* sqrt(pi/2) / d */
+        return tq_gaussian_matrix(codec->dim, seed, &codec->sketch, err);
+    }
+    tq_rotation haar;
+    TQ_TRY(tq_rotation_haar(codec->dim, seed, &haar, err));
+    codec->sketch = haar.matrix;
+    codec->sketch_step = (float)orthogonal_step(codec->dim);
+    return TQ_OK;
+}
+
+/* The rest's rotation has a stream of its own: no two matrices of a model are made from the same numbers. */
+static tq_status build_split(tq_codec *codec, uint32_t seed, tq_error *err) {
+    int dim = codec->dim, bits = codec->bits, n = codec->n_outliers = tq_split_outliers(dim);
+    codec->row_bytes = 4 + (size_t)((n * (bits + 1) + 7) / 8 + ((dim - n) * bits + 7) / 8);
+    for (int i = 0; i < n; i++) codec->channels[i / 8] |= (uint8_t)(1 << i % 8);
+    TQ_TRY(tq_codebook_make(n, bits + 1, &codec->codebook, err));
+    TQ_TRY(tq_codebook_make(dim - n, bits, &codec->rest_codebook, err));
+    TQ_TRY(tq_rotation_haar(n, seed, &codec->rotation, err));
+    return tq_rotation_haar(dim - n, seed + 2000000, &codec->rest_rotation, err);
 }
 
 static tq_status build(tq_codec *codec, uint64_t seed, tq_error *err) {
@@ -93,7 +145,7 @@ static tq_status build(tq_codec *codec, uint64_t seed, tq_error *err) {
     case TQ_CODEC_F16: codec->row_bytes = 2 * d; break;
     case TQ_CODEC_PLANAR:
         codec->row_bytes = 2 + d * (size_t)bits / 8;
-        if (bits < 8) TQ_TRY(tq_codebook_make(dim, bits, &codec->codebook, err));
+        if (bits < 8 && !codec->uniform) TQ_TRY(tq_codebook_make(dim, bits, &codec->codebook, err));
         fill_integer_levels(codec);
         return tq_rotation_hadamard(dim, seed, &codec->rotation, err);
     case TQ_CODEC_MSE:
@@ -103,8 +155,9 @@ static tq_status build(tq_codec *codec, uint64_t seed, tq_error *err) {
     case TQ_CODEC_PROD:
         codec->row_bytes = 8 + (d * (size_t)(bits - 1) + 7) / 8 + (d + 7) / 8;
         TQ_TRY(tq_codebook_make(dim, bits - 1, &codec->codebook, err));
-        TQ_TRY(tq_gaussian_matrix(dim, (uint32_t)seed + 1000, &codec->sketch, err));
+        TQ_TRY(make_sketch(codec, (uint32_t)seed + 1000, err));
         return tq_rotation_haar(dim, (uint32_t)seed, &codec->rotation, err);
+    case TQ_CODEC_SPLIT: return build_split(codec, (uint32_t)seed, err);
     case TQ_CODEC_MINMAX: codec->row_bytes = d * (size_t)bits / 8 + d / (size_t)codec->group * 4; break;
     }
     return TQ_OK;
@@ -131,6 +184,7 @@ tq_status tq_codec_new(const char *name, int dim, uint64_t seed, tq_codec **out,
 void tq_codec_free(tq_codec *codec) {
     if (!codec) return;
     tq_rotation_free(&codec->rotation);
+    tq_rotation_free(&codec->rest_rotation);
     free(codec->sketch);
     free(codec);
 }
@@ -145,15 +199,39 @@ bool tq_codec_is_exact(const tq_codec *codec) { return codec->kind == TQ_CODEC_F
 
 size_t tq_codec_table_bytes(const tq_codec *codec) {
     size_t d = (size_t)codec->dim;
-    return tq_rotation_bytes(&codec->rotation) + (codec->sketch ? d * d * sizeof(float) : 0);
+    return tq_rotation_bytes(&codec->rotation) + tq_rotation_bytes(&codec->rest_rotation) + (codec->sketch ? d * d * sizeof(float) : 0);
+}
+
+double tq_codec_payload_bits(const tq_codec *codec) {
+    if (codec->kind != TQ_CODEC_SPLIT) return codec->bits;
+    return codec->bits + (double)codec->n_outliers / codec->dim;
+}
+
+tq_status tq_codec_choose_outliers(tq_codec *codec, const float *x, int n, tq_error *err) {
+    if (codec->kind != TQ_CODEC_SPLIT)
+        return tq_fail(err, TQ_INVALID, "codec '%s' has no outlier channels: want paper:2.5 or paper:3.5", codec->name);
+    if (n < 1) return tq_fail(err, TQ_INVALID, "outlier channels: want 1 or more vectors to choose from, got %d", n);
+    double energy[TQ_MAX_DIM] = {0};
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < codec->dim; i++) {
+            double value = x[(size_t)r * (size_t)codec->dim + (size_t)i];
+            energy[i] += value * value;
+        }
+    tq_split_choose(energy, codec->dim, codec->n_outliers, codec->channels);
+    return TQ_OK;
 }
 
 double tq_codec_expected_distortion(const tq_codec *codec) {
     const double half_pi = 1.57079632679489661923;
     switch (codec->kind) {
-    case TQ_CODEC_PLANAR: return codec->bits == 8 ? -1 : codec->codebook.distortion;
+    case TQ_CODEC_PLANAR: return codec->bits == 8 || codec->uniform ? -1 : codec->codebook.distortion;
     case TQ_CODEC_MSE: return codec->codebook.distortion;
-    case TQ_CODEC_PROD: return half_pi * codec->codebook.distortion;
+    case TQ_CODEC_PROD:
+        if (!codec->orthogonal) return half_pi * codec->codebook.distortion;
+        return (orthogonal_step(codec->dim) * orthogonal_step(codec->dim) * codec->dim - 1) * codec->codebook.distortion;
+    case TQ_CODEC_SPLIT:
+        return (codec->n_outliers * codec->codebook.distortion +
+                (codec->dim - codec->n_outliers) * codec->rest_codebook.distortion) / codec->dim;
     case TQ_CODEC_F32:
     case TQ_CODEC_F16:
     case TQ_CODEC_MINMAX: break;
@@ -199,6 +277,10 @@ void tq_codec_query(const tq_codec *codec, const float *q, float *prepared) {
         memcpy(prepared, q, (size_t)codec->dim * sizeof(float));
         return;
     }
+    if (codec->kind == TQ_CODEC_SPLIT) {
+        tq_split_query(codec, codec->channels, q, prepared);
+        return;
+    }
     tq_rotate(&codec->rotation, q, prepared);
     if (codec->kind == TQ_CODEC_PROD) tq_dense_apply(codec->sketch, codec->dim, q, prepared + codec->dim);
 }
@@ -206,6 +288,10 @@ void tq_codec_query(const tq_codec *codec, const float *q, float *prepared) {
 void tq_codec_output(const tq_codec *codec, const float *acc, float *x) {
     if (codec->kind == TQ_CODEC_F32 || codec->kind == TQ_CODEC_F16 || codec->kind == TQ_CODEC_MINMAX) {
         memcpy(x, acc, (size_t)codec->dim * sizeof(float));
+        return;
+    }
+    if (codec->kind == TQ_CODEC_SPLIT) {
+        tq_split_output(codec, codec->channels, acc, x);
         return;
     }
     tq_rotate_back(&codec->rotation, acc, x);
