@@ -1,6 +1,7 @@
 /* outlier_split.c: see outlier_split.h.  The row's layout: row_codecs.h. */
 #include "codec/outlier_split.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "codec/row_codecs.h"
@@ -49,10 +50,9 @@ void tq_split_encode(const tq_codec *codec, const uint8_t *channels, const float
     gather(codec, channels, x, parted);
     memset(row, 0, codec->row_bytes);
     uint8_t *stream = row + 4, *rest_stream = stream + (n * (codec->bits + 1) + 7) / 8;
-    uint16_t norms[2] = {
-        tq_scale_f16(tq_directions_encode(&codec->rotation, &codec->codebook, parted, stream, NULL)),
-        tq_scale_f16(tq_directions_encode(&codec->rest_rotation, &codec->rest_codebook, parted + n, rest_stream, NULL)),
-    };
+    float norm = tq_directions_encode(&codec->rotation, &codec->codebook, parted, stream, NULL);
+    float rest = tq_directions_encode(&codec->rest_rotation, &codec->rest_codebook, parted + n, rest_stream, NULL);
+    uint16_t norms[2] = {tq_scale_f16(norm / sqrtf((float)n)), tq_scale_f16(rest / sqrtf((float)(codec->dim - n)))};
     for (int i = 0; i < 2; i++) /* a value that is not finite poisons the whole row */
         if (norms[i] == NAN_F16) norms[!i] = NAN_F16;
     memcpy(row, norms, sizeof norms);

@@ -164,9 +164,9 @@ float tq_directions_encode(const tq_rotation *rotation, const tq_codebook *codeb
     return norm;
 }
 
-static tq_code_run directions_run(const tq_codebook *codebook, int dim, const uint8_t *stream, float norm) {
-    return (tq_code_run){.stream = stream, .levels = codebook->levels, .bits = codebook->bits, .n = dim,
-                         .scale = norm / sqrtf((float)dim)};
+/* scale: norm / sqrt(dim), as levels are those of a vector of norm sqrt(dim). */
+static tq_code_run directions_run(const tq_codebook *codebook, int dim, const uint8_t *stream, float scale) {
+    return (tq_code_run){.stream = stream, .levels = codebook->levels, .bits = codebook->bits, .n = dim, .scale = scale};
 }
 
 static void encode_mse(const tq_codec *codec, const float *x, uint8_t *row) {
@@ -191,7 +191,7 @@ static void encode_prod(const tq_codec *codec, const float *x, uint8_t *row) {
 static int prod_runs(const tq_codec *codec, const uint8_t *row, tq_code_run *runs) {
     static const float signs[16] = {-1, 1};
     int dim = codec->dim;
-    runs[0] = directions_run(&codec->codebook, dim, row + 8, get_f32(row));
+    runs[0] = directions_run(&codec->codebook, dim, row + 8, get_f32(row) / sqrtf((float)dim));
     runs[1] = (tq_code_run){.stream = row + 8 + (dim * (codec->bits - 1) + 7) / 8, .levels = signs, .bits = 1, .n = dim,
                             .scale = codec->sketch_step * get_f32(row + 4)};
     return 2;
@@ -290,7 +290,9 @@ void tq_row_encode(const tq_codec *codec, const float *x, uint8_t *row) {
 
 int tq_row_runs(const tq_codec *codec, const uint8_t *row, tq_code_run *runs) {
     switch (codec->kind) {
-    case TQ_CODEC_MSE: runs[0] = directions_run(&codec->codebook, codec->dim, row + 4, get_f32(row)); return 1;
+    case TQ_CODEC_MSE:
+        runs[0] = directions_run(&codec->codebook, codec->dim, row + 4, get_f32(row) / sqrtf((float)codec->dim));
+        return 1;
     case TQ_CODEC_PROD: return prod_runs(codec, row, runs);
     case TQ_CODEC_SPLIT: return split_runs(codec, row, runs);
     case TQ_CODEC_MINMAX: return minmax_runs(codec, row, runs);

@@ -6,8 +6,8 @@
  *            bits of every code and then a stream of the high bits.  Value: level(code) / 127 * scale.
  *   MSE      f32 norm | bit stream of dim codes.  Value: norm / sqrt(dim) * level(code), rotated back.
  *   PROD     f32 norm | f32 residual norm | bit stream of dim (bits-1)-bit codes | dim sign bits (1 is positive)
- *   SPLIT    f16 norm of the outliers | f16 norm of the rest | bit stream of the outliers' (bits+1)-bit codes | bit
- *            stream of the others' codes.  Each part as MSE, in the order of its channels.
+ *   SPLIT    for the outliers, then for the rest: f16 norm / sqrt(channels) | for each a bit stream: (bits+1)-bit codes
+ *            of the outliers, `bits`-bit codes of the rest.  Each part as MSE, in the order of its channels.
  *   MINMAX   bit stream of dim codes | for every group: f16 scale, f16 zero.  Value: zero + scale * code. */
 #ifndef TQ_CODEC_ROW_CODECS_H
 #define TQ_CODEC_ROW_CODECS_H

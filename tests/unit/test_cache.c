@@ -261,6 +261,9 @@ static void every_value_of_every_option_is_checked(void **state) {
     REFUSED(p.config.value_bits = 1, "value bits");
     REFUSED((p.config.kv = "f16", p.config.key_bits = 4), "no choice of bits");
     REFUSED((p.config.kv = "f16", p.config.value_bits = 4), "no choice of bits");
+    REFUSED((p.config.kv = "paper:2.5", p.config.key_bits = 3), "no choice of bits");
+    REFUSED((p.config.kv = "q4-group", p.config.value_bits = 8), "no choice of bits");
+    REFUSED((p.config.kv = "q4-group", p.config.value_group_size = 48), "divides 64, got 48");
     REFUSED((p.config.kv = "mlx-k3v2", p.config.value_bits = 3), "want 2 or 4 bits, got 3");
     REFUSED((p.config.kv = "mlx-k3v2", p.config.key_bits = 7), "want 2 to 4 bits, got 7");
     REFUSED(p.config.value_group_size = 32, "no groups");
@@ -288,6 +291,11 @@ static void overrides_choose_the_codec_of_their_side(void **state) {
         {"paper-mse:3", 5, 0, 0, "paper-mse:5", "paper-mse:3", "tq:k=paper-mse:5,v=paper-mse:3"},
         {"tq:k=f16,v=minmax:4", 0, 2, 16, "f16", "minmax:2:16", "tq:k=f16,v=minmax:2:16"},
         {"window:100", 0, 0, 0, "f16", "f16", "window:100"},
+        {"uniform:4", 0, 3, 0, "uniform:4", "uniform:3", "tq:k=uniform:4,v=uniform:3"},
+        {"paper-prod-orth:3", 4, 0, 0, "paper-prod-orth:4", "paper-prod-orth:3",
+         "tq:k=paper-prod-orth:4,v=paper-prod-orth:3"},
+        {"q4-group", 0, 0, 32, "q4-group:32", "q4-group:32", "q4-group:32"},
+        {"tq:k=paper:2.5,v=q8-group", 0, 0, 32, "paper:2.5", "q8-group:32", "tq:k=paper:2.5,v=q8-group:32"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         tq_cache_config config = tq_cache_config_default();
@@ -537,9 +545,9 @@ static void expect_same_continuation(tq_cache *a, tq_cache *b) {
 static void a_saved_cache_goes_on_bit_for_bit(void **state) {
     (void)state;
     static const char *const kv[] = {"tq3",      "q8", "f16", "f32", "mlx-k3v2", "paper-mse:2", "tq:k=tq4,v=f16",
-                                     "window:20"};
+                                     "window:20", "paper:2.5", "uniform:3", "tq:k=paper-prod-orth:3,v=q4-group:16"};
     static const int lengths[] = {0, 1, 3, 5, 40, 300};
-    for (int c = 0; c < 8; c++)
+    for (int c = 0; c < 11; c++)
         for (int l = 0; l < 6; l++) {
             shape s = {kv[c], 2, 4, 2, 32, 600, 16, 4, 8};
             tq_cache *cache = cache_of(&s), *loaded = cache_of(&s);
