@@ -29,27 +29,60 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
     return TQ_OK;
 }
 
-/* Codecs with a dense rotation draw one a layer, as the prototype does: seed 42 + 7 * layer. */
-static tq_status make_codecs(tq_cache *cache, tq_error *err) {
-    char key[64], value[64];
-    TQ_TRY(tq_cache_codec_names(&cache->params.config, key, value, cache->kv, err));
-    cache->per_layer_codecs = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
-    for (int l = 0; l < cache->params.n_layers; l++) {
-        tq_cache_layer *layer = &cache->layers[l];
-        if (l > 0 && !cache->per_layer_codecs) {
-            layer->key = cache->layers[0].key;
-            layer->value = cache->layers[0].value;
+/* A codec with a dense rotation draws one a layer, as the prototype does: seed 42 + 7 * layer.  Others are those of seed
+ * 42 in any layer, and shared by the layers of a run. */
+static tq_status make_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *shared, int l, const char *key,
+                                   const char *value, int head_dim, tq_error *err) {
+    bool draws = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
+    if (shared && !draws) {
+        layer->key = shared->key;
+        layer->value = shared->value;
+        return TQ_OK;
+    }
+    uint64_t seed = 42 + (draws ? 7 * (uint64_t)l : 0);
+    layer->owns_codecs = true;
+    TQ_TRY(tq_codec_new(key, head_dim, seed, &layer->key, err));
+    return tq_codec_new(value, head_dim, seed, &layer->value, err);
+}
+
+static bool is_exact(const tq_cache_layer *layer) {
+    return tq_codec_is_exact(layer->key) && tq_codec_is_exact(layer->value);
+}
+
+/* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
+static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
+    const tq_cache_config *config = &cache->params.config;
+    TQ_TRY(tq_layer_schedule_parse(config->kv ? config->kv : "tq3", cache->params.n_layers, schedule, err));
+    for (int run = 0; run < TQ_LAYER_RUNS; run++) {
+        char key[64], value[64], canonical[64];
+        tq_cache_config of_run = {.kv = schedule->name[run]};
+        if (run == TQ_MIDDLE_LAYERS) {
+            of_run = *config;
+            if (*schedule->suffix) of_run.kv = schedule->name[run];
+        } else if (schedule->count[run] == 0) {
             continue;
         }
-        uint64_t seed = 42 + 7 * (uint64_t)l;
-        TQ_TRY(tq_codec_new(key, cache->params.head_dim, seed, &layer->key, err));
-        TQ_TRY(tq_codec_new(value, cache->params.head_dim, seed, &layer->value, err));
+        TQ_TRY(tq_cache_codec_names(&of_run, key, value, canonical, err));
+        if (run == TQ_MIDDLE_LAYERS) {
+            if (strlen(canonical) + strlen(schedule->suffix) >= sizeof cache->kv)
+                return tq_fail(err, TQ_INVALID, "codec '%s%s': the name is too long", canonical, schedule->suffix);
+            strcpy(cache->kv, canonical);
+            strcat(cache->kv, schedule->suffix);
+        }
+        const tq_cache_layer *shared = NULL;
+        for (int l = 0; l < cache->params.n_layers; l++) {
+            if (tq_layer_schedule_run(schedule, l) != run) continue;
+            TQ_TRY(make_layer_codecs(&cache->layers[l], shared, l, key, value, cache->params.head_dim, err));
+            if (!shared) shared = &cache->layers[l];
+        }
     }
     int window = tq_cache_window_of(cache->kv);
     cache->forgets = window >= 0;
+    bool all_exact = true;
+    for (int l = 0; l < cache->params.n_layers; l++) all_exact = all_exact && is_exact(&cache->layers[l]);
     if (cache->forgets) {
         cache->params.config.buffer_size = window;
-    } else if (tq_codec_is_exact(cache->layers[0].key) && tq_codec_is_exact(cache->layers[0].value)) {
+    } else if (all_exact) {
         /* Nothing to gain from a window in front of rows that are exact anyway. */
         cache->params.config.buffer_size = 0;
         cache->params.config.sinks = 0;
@@ -58,18 +91,36 @@ static tq_status make_codecs(tq_cache *cache, tq_error *err) {
     return TQ_OK;
 }
 
-static tq_status allocate(tq_cache *cache, tq_error *err) {
+/* Where a layer's pages have their parts, and their size. */
+static void lay_out_pages(tq_cache_layer *layer) {
+    tq_kv_store *store = &layer->store;
+    store->value_at = (tq_block_bytes(layer->key, TQ_KEYS) + 63) / 64 * 64;
+    store->page_bytes = (store->value_at + tq_block_bytes(layer->value, TQ_VALUES) + 63) / 64 * 64;
+}
+
+/* A pool for each run of layers: their pages are of one size. */
+static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_params *p = &cache->params;
-    const tq_codec *key = cache->layers[0].key, *value = cache->layers[0].value;
-    size_t value_at = (tq_block_bytes(key, TQ_KEYS) + 63) / 64 * 64;
-    size_t page_bytes = (value_at + tq_block_bytes(value, TQ_VALUES) + 63) / 64 * 64;
     cache->max_pages = (p->max_tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
     size_t n_slots = (size_t)cache->max_pages * (size_t)p->n_layers;
     if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
-    TQ_TRY(tq_page_pool_init(&cache->pool, page_bytes * (size_t)p->n_kv_heads, (int)n_slots, err));
+    for (int l = 0; l < p->n_layers; l++) {
+        tq_cache_layer *layer = &cache->layers[l];
+        int run = tq_layer_schedule_run(schedule, l);
+        layer->pool = &cache->pools[run];
+        lay_out_pages(layer);
+        if (!layer->pool->memory)
+            TQ_TRY(tq_page_pool_init(layer->pool, layer->store.page_bytes * (size_t)p->n_kv_heads,
+                                     cache->max_pages * schedule->count[run], err));
+    }
+    return TQ_OK;
+}
 
+static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
+    const tq_cache_params *p = &cache->params;
+    TQ_TRY(make_pools(cache, schedule, err));
     cache->exact_cap = min_int(p->config.sinks + p->config.buffer_size + p->config.flush_batch_size - 1, p->max_tokens);
-    size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim;
+    size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim, scratch = 0;
     cache->exact_bytes = 2 * side * (size_t)p->n_layers * sizeof(uint16_t);
     cache->exact_rows = malloc(cache->exact_bytes ? cache->exact_bytes : 1);
     if (!cache->exact_rows) return tq_fail_memory(err, cache->exact_bytes, "the exact window");
@@ -81,12 +132,13 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
         uint16_t *rows = (uint16_t *)cache->exact_rows + 2 * side * (size_t)l;
         layer->store = (tq_kv_store){
             .key = layer->key, .value = layer->value, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim,
-            .pages = layer->pages, .page_bytes = page_bytes, .value_at = value_at,
+            .pages = layer->pages, .page_bytes = layer->store.page_bytes, .value_at = layer->store.value_at,
             .exact_k = rows, .exact_v = rows + side, .exact_cap = cache->exact_cap,
         };
+        size_t bytes = cache->backend->ops->attend_bytes(cache->backend, layer->key, layer->value, p->n_heads,
+                                                         p->n_kv_heads, p->head_dim, cache->max_chunk, p->max_tokens);
+        if (bytes > scratch) scratch = bytes;
     }
-    size_t scratch = cache->backend->ops->attend_bytes(cache->backend, key, value, p->n_heads, p->n_kv_heads, p->head_dim,
-                                                       cache->max_chunk, p->max_tokens);
     cache->attend_scratch = aligned_alloc(64, (scratch + 63) / 64 * 64);
     if (!cache->attend_scratch) return tq_fail_memory(err, scratch, "attention");
     return TQ_OK;
@@ -103,8 +155,9 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
     if (params->scale == 0) cache->params.scale = 1.0f / __builtin_sqrtf((float)params->head_dim);
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
     tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
-    if (status == TQ_OK) status = make_codecs(cache, err);
-    if (status == TQ_OK) status = allocate(cache, err);
+    tq_layer_schedule schedule;
+    if (status == TQ_OK) status = make_codecs(cache, &schedule, err);
+    if (status == TQ_OK) status = allocate(cache, &schedule, err);
     cache->params.config.kv = cache->kv;
     if (status != TQ_OK) {
         tq_cache_free(cache);
@@ -129,13 +182,13 @@ void tq_cache_free(tq_cache *cache) {
     if (!cache) return;
     for (int l = 0; cache->layers && l < cache->params.n_layers; l++) {
         free(cache->layers[l].pages);
-        if (l == 0 || cache->per_layer_codecs) {
+        if (cache->layers[l].owns_codecs) {
             tq_codec_free(cache->layers[l].key);
             tq_codec_free(cache->layers[l].value);
         }
     }
     free(cache->layers);
-    tq_page_pool_destroy(&cache->pool);
+    for (int run = 0; run < TQ_LAYER_RUNS; run++) tq_page_pool_destroy(&cache->pools[run]);
     free(cache->exact_rows);
     free(cache->attend_scratch);
     if (cache->owns_backend) tq_backend_free(cache->backend);
@@ -171,7 +224,7 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
     int over = queue - cache->params.config.buffer_size, n_pack = over >= batch ? over / batch * batch : 0;
     int want_pages = cache->forgets ? 0 : (store->n_packed + n_pack + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
-    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
+    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
     tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_pack = n_pack, .forget = cache->forgets};
     cache->backend->ops->flush(cache->backend, &args);
 }
@@ -212,11 +265,11 @@ int tq_cache_length(const tq_cache *cache) {
     return length;
 }
 
-static void drop_pages(tq_cache *cache, tq_cache_layer *layer, int keep) {
-    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
+static void drop_pages(tq_cache_layer *layer, int keep) {
+    while (layer->n_pages > keep) tq_page_pool_return(layer->pool, layer->pages[--layer->n_pages]);
 }
 
-static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
+static void rewind_layer(tq_cache_layer *layer, int length) {
     tq_kv_store *s = &layer->store;
     if (length >= tokens_of(s)) return;
     s->n_sinks = min_int(s->n_sinks, length);
@@ -225,14 +278,14 @@ static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     s->n_window = length > left ? length - left : 0;
     s->n_packed = min_int(s->n_packed, length);
     s->n_forgotten = min_int(s->n_forgotten, length);
-    drop_pages(cache, layer, (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS);
+    drop_pages(layer, (s->n_packed + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS);
 }
 
 void tq_cache_clear(tq_cache *cache) {
     for (int l = 0; l < cache->params.n_layers; l++) {
         tq_kv_store *s = &cache->layers[l].store;
         s->n_sinks = s->n_packed = s->n_forgotten = s->n_window = 0;
-        drop_pages(cache, &cache->layers[l], 0);
+        drop_pages(&cache->layers[l], 0);
     }
 }
 
@@ -249,22 +302,30 @@ tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {
         if (length < s->n_sinks + s->n_forgotten)
             return tq_fail(err, TQ_INVALID, "rewind: token %d has been forgotten by %s", length, cache->kv);
     }
-    for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(cache, &cache->layers[l], length);
+    for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(&cache->layers[l], length);
     return TQ_OK;
 }
 
 void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     const tq_cache_params *p = &cache->params;
-    const tq_kv_store *s = &cache->layers[0].store;
-    bool exact = tq_codec_is_exact(s->key) && tq_codec_is_exact(s->value);
+    const tq_cache_layer *packs = &cache->layers[0]; /* one that compresses, if any does */
+    for (int l = 1; l < p->n_layers && is_exact(packs); l++)
+        if (!is_exact(&cache->layers[l])) packs = &cache->layers[l];
+    const tq_kv_store *s = &packs->store;
+    bool exact = is_exact(packs);
     *stats = (tq_cache_stats){.tokens = tokens_of(s)};
     stats->packed_tokens = exact ? 0 : s->n_packed;
     stats->forgotten_tokens = s->n_forgotten;
     stats->exact_tokens = stats->tokens - stats->packed_tokens - stats->forgotten_tokens;
-    stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
-    for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
-        stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);
+    stats->bytes = cache->exact_bytes;
+    size_t page_of_all = 0; /* one slot of every layer */
+    for (int l = 0; l < p->n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        page_of_all += layer->pool->slot_bytes;
+        stats->bytes += (size_t)layer->n_pages * layer->pool->slot_bytes;
+        if (layer->owns_codecs) stats->bytes += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
+    }
     size_t values = 2 * (size_t)p->n_kv_heads * (size_t)p->head_dim;
     stats->f16_bytes = (size_t)stats->tokens * (size_t)p->n_layers * values * sizeof(uint16_t);
-    stats->bits_per_value = (double)cache->pool.slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
+    stats->bits_per_value = (double)page_of_all * 8 / ((double)values * TQ_PAGE_TOKENS * p->n_layers);
 }

@@ -425,7 +425,7 @@ static void pages_are_used_again_and_never_run_out(void **state) {
                     for (int o = 0; o < cache->layers[m].n_pages; o++)
                         assert_ptr_not_equal(cache->layers[l].pages[p], cache->layers[m].pages[o]);
         assert_int_equal(pages, 3 * ((length + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS));
-        assert_int_equal(tq_page_pool_used(&cache->pool), pages);
+        assert_int_equal(tq_page_pool_used(cache->layers[0].pool), pages);
         length = test_below(&rng, length + 1);
         OK(tq_cache_rewind(cache, length, &e));
     }
@@ -481,9 +481,9 @@ static void tq3_costs_102_bytes_a_token_and_head(void **state) {
 
 /* Pages that the system really gave to this cache, and the memory behind its other tables. */
 static size_t resident_bytes(const tq_cache *cache) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (cache->pool.reserved_bytes + page - 1) / page, resident = 0;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (cache->layers[0].pool->reserved_bytes + page - 1) / page, resident = 0;
     unsigned char *in_core = test_alloc(n);
-    assert_int_equal(mincore(cache->pool.memory, cache->pool.reserved_bytes, in_core), 0);
+    assert_int_equal(mincore(cache->layers[0].pool->memory, cache->layers[0].pool->reserved_bytes, in_core), 0);
     for (size_t i = 0; i < n; i++) resident += (in_core[i] & 1) * page;
     free(in_core);
     return resident;
@@ -624,7 +624,7 @@ static void expect_refusal(tq_cache *cache, uint8_t *data, size_t n, const char 
     if (status == TQ_OK || err.code != status || !strstr(err.text, "damaged"))
         fail_msg("%s %zu: status %d, \"%s\"", what, at, status, err.text);
     assert_int_equal(tq_cache_length(cache), 0);
-    assert_int_equal(tq_page_pool_used(&cache->pool), 0);
+    assert_int_equal(tq_page_pool_used(cache->layers[0].pool), 0);
 }
 
 static void every_damage_to_a_snapshot_is_found(void **state) {
