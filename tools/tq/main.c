@@ -16,6 +16,7 @@ static const command commands[] = {
     {"chat", "talk with a model", cmd_chat},
     {"quantize", "write a smaller copy of a model", cmd_quantize},
     {"eval", "measure a model: against golden logits, or its recall with compressed caches", cmd_eval},
+    {"codecs", "list the codecs and what they cost", cmd_codecs},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
