@@ -33,13 +33,21 @@ extern "C" {
 typedef struct tq_cache tq_cache;
 
 /* What is stored and how.  kv names the codec of keys and values:
- *   f32 f16 q8 tq2 tq3 tq4 tcq2 tcq3 tcq4 paper-mse:1..8 paper-prod:2..4   one codec for both
+ *   f32 f16 q8 tq2 tq3 tq4 tcq2 tcq3 tcq4 uniform:2..4 paper-mse:1..8 paper-prod:2..4 paper-prod-orth:2..4
+ *   paper:2.5 paper:3.5 minmax:B[:G] q4-group[:G] q8-group[:G]
+ *                          one codec for both (tq_codec.h says what they are)
  *   mlx-k{2,3,4}v{2,4}     the mlx-turboquant prototype: paper-prod keys, min-max values in groups of 32
  *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h
  *   window:N               a control for measurements: f16, and what leaves a window of N tokens (which replaces
  *                          buffer_size) is forgotten
- * key_bits and value_bits, when not 0, replace the bits of that side; value_group_size, when not 0, the group of
- * min-max values.  An option that the codec cannot honour is refused, not ignored. */
+ *   CODEC,first=N[:CODEC],last=M[:CODEC]
+ *                          the first N and the last M layers have another codec than those between; either part may be
+ *                          left out, and one without a codec takes the other's: tq3,first=2,last=2:q8.  Each CODEC is
+ *                          one of the above but window:N.  No codec's name begins with first= or last= (nor with v=),
+ *                          so in a list of codecs with commas between these commas belong to the name before
+ * 63 characters at most.  key_bits and value_bits, when not 0, replace the bits of that side; value_group_size, when not
+ * 0, the group of min-max values; with a schedule of layers those between.  An option that the codec cannot honour is
+ * refused, not ignored. */
 typedef struct tq_cache_config {
     const char *kv;
     int key_bits, value_bits, value_group_size;

@@ -16,13 +16,21 @@
  *                      coordinate, one least-squares f16 scale a row
  *   tcq2, tcq3, tcq4   the same rotation and scale with trellis codes of as many bits (src/codec/trellis.h): a level depends
  *                      on the codes before it too, for a third to two fifths less error; encoding costs many times more
+ *   uniform:B          randomized Hadamard rotation, B = 2..4 bits, evenly spaced levels with a step searched a row
  *   paper-mse:B        TurboQuant_mse (arXiv 2504.19874, Algorithm 1), B = 1..8: Haar rotation, float norm
  *   paper-prod:B       TurboQuant_prod (Algorithm 2), B = 2..4: B-1 bits, the sign of a Gaussian sketch of the
  *                      residual, and the residual's norm; inner products are unbiased
+ *   paper-prod-orth:B  the same with an orthogonal (Haar) sketch: .36 of the variance
+ *   paper:2.5          TurboQuant's outlier split: a quarter of the channels at 3 bits, the rest at 2, each part
+ *                      TurboQuant_mse with its own rotation and f16 norm: 2.25 bits of codes, 2.5 with the norms at
+ *                      dimension 128
+ *   paper:3.5          likewise 4 and 3 bits: 3.25 and 3.5
  *   minmax:B[:G]       min-max integers of B = 2 or 4 bits in groups of G values (default 32), no rotation
+ *   q4-group[:G]       MLX's affine quantization, as MLX-LM's quantized cache has it: 4-bit integers in groups of G
+ *                      (default 64) with f16 scale and zero, no rotation; q8-group likewise at 8 bits
  *
- * A codec is read-only once made: any number of threads may use one.  Vectors are float32; NaN and infinity come back
- * as NaN. */
+ * A codec is read-only once made (and its outliers chosen): any number of threads may use one.  Vectors are float32; NaN
+ * and infinity come back as NaN. */
 #ifndef TQ_CODEC_H
 #define TQ_CODEC_H
 
@@ -49,6 +57,14 @@ TQ_API int tq_codec_dim(const tq_codec *codec);
 /* Bytes of one packed row: codes, scales and norms, everything that is stored. */
 TQ_API size_t tq_codec_row_bytes(const tq_codec *codec);
 
+/* Bits of codes a value: without scales and norms (the paper's outlier splits have 2.25 and 3.25). */
+TQ_API double tq_codec_payload_bits(const tq_codec *codec);
+
+/* paper:2.5 and paper:3.5: the outliers are the channels with the largest norm over x: (n, dim).  Before the first row is
+ * encoded; until then they are the first quarter.  (A cache chooses by itself, for every layer and head, from the rows
+ * of the first page.)  TQ_INVALID for other codecs. */
+TQ_API tq_status tq_codec_choose_outliers(tq_codec *codec, const float *x, int n, tq_error *err);
+
 /* x: (n, dim) -> rows: n * tq_codec_row_bytes.  rows needs no alignment. */
 TQ_API void tq_codec_encode(const tq_codec *codec, const float *x, int n, uint8_t *rows);
 
@@ -65,7 +81,8 @@ TQ_API void tq_codec_query(const tq_codec *codec, const float *q, float *prepare
 TQ_API void tq_codec_score(const tq_codec *codec, const float *prepared, const uint8_t *rows, int n, float *scores);
 
 /* E|x - decode(encode(x))|^2 / |x|^2 that theory gives for a random direction, or a negative number where none is
- * known (f32, f16, q8, tcq, minmax).  For paper-prod it is dim times the variance of the inner product of unit vectors. */
+ * known (f32, f16, q8, tcq, uniform, minmax, q4-group).  For paper-prod and paper-prod-orth it is dim times the variance
+ * of the inner product of unit vectors. */
 TQ_API double tq_codec_expected_distortion(const tq_codec *codec);
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cache/kv_cache.h"
+#include "codec/codec.h"
 
 enum { NAME = 64 };
 
@@ -60,6 +61,10 @@ static tq_status override_bits(char *name, int bits, const char *option, tq_erro
         snprintf(name, NAME, "paper-mse:%d", bits);
     } else if (strncmp(name, "paper-prod:", 11) == 0) {
         snprintf(name, NAME, "paper-prod:%d", bits);
+    } else if (strncmp(name, "paper-prod-orth:", 16) == 0) {
+        snprintf(name, NAME, "paper-prod-orth:%d", bits);
+    } else if (strncmp(name, "uniform:", 8) == 0) {
+        snprintf(name, NAME, "uniform:%d", bits);
     } else if (strncmp(name, "minmax:", 7) == 0) {
         const char *group = strchr(was + 7, ':');
         snprintf(name, NAME, "minmax:%d%s", bits, group ? group : "");
@@ -74,25 +79,22 @@ static tq_status override_group(char *key, char *value, int group, tq_error *err
     bool any = false;
     for (int side = 0; side < 2; side++) {
         char *name = side ? value : key;
-        if (strncmp(name, "minmax:", 7) != 0) continue;
-        snprintf(name, NAME, "minmax:%c:%d", name[7], group);
+        if (strncmp(name, "minmax:", 7) == 0) snprintf(name, NAME, "minmax:%c:%d", name[7], group);
+        else if (strncmp(name, "q4-group", 8) == 0) snprintf(name, NAME, "q4-group:%d", group);
+        else if (strncmp(name, "q8-group", 8) == 0) snprintf(name, NAME, "q8-group:%d", group);
+        else continue;
         any = true;
     }
     if (!any) return tq_fail(err, TQ_INVALID, "value group size: codec '%s' has no groups", value);
     return TQ_OK;
 }
 
-/* tq_codec_new checks names to the last digit; here, that what a cache can be is named where a cache was asked for. */
+/* tq_codec_new checks numbers; here, that what a cache can be is named where a cache was asked for. */
 static tq_status check_known(const char *name, const char *kv, tq_error *err) {
-    static const char *const known[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2",
-                                        "tcq3", "tcq4", "paper-mse:", "paper-prod:", "minmax:"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strncmp(name, known[i], strlen(known[i])) == 0) return TQ_OK;
+    if (tq_codec_is_known(name)) return TQ_OK;
     return tq_fail(err, TQ_INVALID,
-                   "unknown codec '%s': want f32, f16, q8, tq2, tq3, tq4, tcq2, tcq3, tcq4, paper-mse:1..8, "
-                   "paper-prod:2..4, "
-                   "mlx-k{2,3,4}v{2,4}, window:TOKENS or tq:k=CODEC,v=CODEC",
-                   kv);
+                   "unknown codec '%s': want %s, mlx-k{2,3,4}v{2,4}, window:TOKENS or tq:k=CODEC,v=CODEC", kv,
+                   tq_codec_names);
 }
 
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err) {

@@ -38,27 +38,60 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
     return TQ_OK;
 }
 
-/* Codecs with a dense rotation draw one a layer, as the prototype does: seed 42 + 7 * layer. */
-static tq_status make_codecs(tq_cache *cache, tq_error *err) {
-    char key[64], value[64];
-    TQ_TRY(tq_cache_codec_names(&cache->params.config, key, value, cache->kv, err));
-    cache->per_layer_codecs = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
-    for (int l = 0; l < cache->params.n_layers; l++) {
-        tq_cache_layer *layer = &cache->layers[l];
-        if (l > 0 && !cache->per_layer_codecs) {
-            layer->key = cache->layers[0].key;
-            layer->value = cache->layers[0].value;
+/* A codec with a dense rotation draws one a layer, as the prototype does: seed 42 + 7 * layer.  Others are those of seed
+ * 42 in any layer, and shared by the layers of a run. */
+static tq_status make_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *shared, int l, const char *key,
+                                   const char *value, int head_dim, tq_error *err) {
+    bool draws = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
+    if (shared && !draws) {
+        layer->key = shared->key;
+        layer->value = shared->value;
+        return TQ_OK;
+    }
+    uint64_t seed = 42 + (draws ? 7 * (uint64_t)l : 0);
+    layer->owns_codecs = true;
+    TQ_TRY(tq_codec_new(key, head_dim, seed, &layer->key, err));
+    return tq_codec_new(value, head_dim, seed, &layer->value, err);
+}
+
+static bool is_exact(const tq_cache_layer *layer) {
+    return tq_codec_is_exact(layer->key) && tq_codec_is_exact(layer->value);
+}
+
+/* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
+static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
+    const tq_cache_config *config = &cache->params.config;
+    TQ_TRY(tq_layer_schedule_parse(config->kv ? config->kv : "tq3", cache->params.n_layers, schedule, err));
+    for (int run = 0; run < TQ_LAYER_RUNS; run++) {
+        char key[64], value[64], canonical[64];
+        tq_cache_config of_run = {.kv = schedule->name[run]};
+        if (run == TQ_MIDDLE_LAYERS) {
+            of_run = *config;
+            if (*schedule->suffix) of_run.kv = schedule->name[run];
+        } else if (schedule->count[run] == 0) {
             continue;
         }
-        uint64_t seed = 42 + 7 * (uint64_t)l;
-        TQ_TRY(tq_codec_new(key, cache->params.head_dim, seed, &layer->key, err));
-        TQ_TRY(tq_codec_new(value, cache->params.head_dim, seed, &layer->value, err));
+        TQ_TRY(tq_cache_codec_names(&of_run, key, value, canonical, err));
+        if (run == TQ_MIDDLE_LAYERS) {
+            if (strlen(canonical) + strlen(schedule->suffix) >= sizeof cache->kv)
+                return tq_fail(err, TQ_INVALID, "codec '%s%s': the name is too long", canonical, schedule->suffix);
+            strcpy(cache->kv, canonical);
+            strcat(cache->kv, schedule->suffix);
+        }
+        const tq_cache_layer *shared = NULL;
+        for (int l = 0; l < cache->params.n_layers; l++) {
+            if (tq_layer_schedule_run(schedule, l) != run) continue;
+            TQ_TRY(make_layer_codecs(&cache->layers[l], shared, l, key, value, cache->params.head_dim, err));
+            if (!shared) shared = &cache->layers[l];
+        }
     }
     int window = tq_cache_window_of(cache->kv);
     cache->forgets = window >= 0;
+    bool all_exact = true;
+    for (int l = 0; l < cache->params.n_layers; l++) all_exact = all_exact && is_exact(&cache->layers[l]);
     if (cache->forgets) {
         cache->params.config.buffer_size = window;
-    } else if (tq_codec_is_exact(cache->layers[0].key) && tq_codec_is_exact(cache->layers[0].value)) {
+    } else if (all_exact) {
         /* Nothing to gain from a window in front of rows that are exact anyway. */
         cache->params.config.buffer_size = 0;
         cache->params.config.sinks = 0;
@@ -67,24 +100,45 @@ static tq_status make_codecs(tq_cache *cache, tq_error *err) {
     return TQ_OK;
 }
 
-static tq_status allocate(tq_cache *cache, tq_error *err) {
+/* Where a layer's pages have their parts, and their size. */
+static void lay_out_pages(tq_cache_layer *layer) {
+    tq_kv_store *store = &layer->store;
+    store->value_at = (tq_block_bytes(layer->key, TQ_KEYS) + 63) / 64 * 64;
+    store->page_bytes = (store->value_at + tq_block_bytes(layer->value, TQ_VALUES) + 63) / 64 * 64;
+}
+
+/* A pool for each run of layers: their pages are of one size. */
+static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_params *p = &cache->params;
-    const tq_codec *key = cache->layers[0].key, *value = cache->layers[0].value;
-    size_t value_at = (tq_block_bytes(key, TQ_KEYS) + 63) / 64 * 64;
-    size_t page_bytes = (value_at + tq_block_bytes(value, TQ_VALUES) + 63) / 64 * 64;
     size_t n_slots = 0;
+    int of_run[TQ_LAYER_RUNS] = {0};
     for (int l = 0; l < p->n_layers; l++) {
-        cache->layers[l].max_pages = pages_of(p->max_tokens);
+        tq_cache_layer *layer = &cache->layers[l];
+        layer->max_pages = pages_of(p->max_tokens);
         int window = p->windows ? p->windows[l] : 0;
         if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
-            cache->layers[l].max_pages = min_int(cache->layers[l].max_pages, pages_of(window + REWIND_TOKENS) + 2);
-        n_slots += (size_t)cache->layers[l].max_pages;
+            layer->max_pages = min_int(layer->max_pages, pages_of(window + REWIND_TOKENS) + 2);
+        n_slots += (size_t)layer->max_pages;
+        if (n_slots <= INT32_MAX) of_run[tq_layer_schedule_run(schedule, l)] += layer->max_pages;
     }
     if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
-    TQ_TRY(tq_page_pool_init(&cache->pool, page_bytes * (size_t)p->n_kv_heads, (int)n_slots, err));
+    for (int l = 0; l < p->n_layers; l++) {
+        tq_cache_layer *layer = &cache->layers[l];
+        int run = tq_layer_schedule_run(schedule, l);
+        layer->pool = &cache->pools[run];
+        lay_out_pages(layer);
+        if (!layer->pool->memory)
+            TQ_TRY(tq_page_pool_init(layer->pool, layer->store.page_bytes * (size_t)p->n_kv_heads,
+                                     of_run[run], err));
+    }
+    return TQ_OK;
+}
 
+static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
+    const tq_cache_params *p = &cache->params;
+    TQ_TRY(make_pools(cache, schedule, err));
     cache->exact_cap = min_int(p->config.sinks + p->config.buffer_size + p->config.flush_batch_size - 1, p->max_tokens);
-    size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim;
+    size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim, scratch = 0;
     cache->exact_bytes = 2 * side * (size_t)p->n_layers * sizeof(uint16_t);
     cache->exact_rows = malloc(cache->exact_bytes ? cache->exact_bytes : 1);
     if (!cache->exact_rows) return tq_fail_memory(err, cache->exact_bytes, "the exact window");
@@ -96,10 +150,13 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
         uint16_t *rows = (uint16_t *)cache->exact_rows + 2 * side * (size_t)l;
         layer->store = (tq_kv_store){
             .key = layer->key, .value = layer->value, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim,
-            .pages = layer->pages, .page_bytes = page_bytes, .value_at = value_at,
+            .pages = layer->pages, .page_bytes = layer->store.page_bytes, .value_at = layer->store.value_at,
             .exact_k = rows, .exact_v = rows + side, .exact_cap = cache->exact_cap,
             .sliding = p->windows ? p->windows[l] : 0,
         };
+        size_t bytes = cache->backend->ops->attend_bytes(cache->backend, layer->key, layer->value, p->n_heads,
+                                                         p->n_kv_heads, p->head_dim, cache->max_chunk, p->max_tokens);
+        if (bytes > scratch) scratch = bytes;
     }
     if (p->sink_logits) {
         size_t bytes = (size_t)p->n_layers * (size_t)p->n_heads * sizeof(float);
@@ -107,8 +164,6 @@ static tq_status allocate(tq_cache *cache, tq_error *err) {
         if (!cache->sink_logits) return tq_fail_memory(err, bytes, "learned sinks");
         memcpy(cache->sink_logits, p->sink_logits, bytes);
     }
-    size_t scratch = cache->backend->ops->attend_bytes(cache->backend, key, value, p->n_heads, p->n_kv_heads, p->head_dim,
-                                                       cache->max_chunk, p->max_tokens);
     cache->attend_scratch = aligned_alloc(64, (scratch + 63) / 64 * 64);
     if (!cache->attend_scratch) return tq_fail_memory(err, scratch, "attention");
     return TQ_OK;
@@ -125,8 +180,9 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
     if (params->scale == 0) cache->params.scale = 1.0f / __builtin_sqrtf((float)params->head_dim);
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
     tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
-    if (status == TQ_OK) status = make_codecs(cache, err);
-    if (status == TQ_OK) status = allocate(cache, err);
+    tq_layer_schedule schedule;
+    if (status == TQ_OK) status = make_codecs(cache, &schedule, err);
+    if (status == TQ_OK) status = allocate(cache, &schedule, err);
     cache->params.config.kv = cache->kv;
     cache->params.windows = NULL; /* the caller's; the layers have theirs */
     cache->params.sink_logits = NULL;
@@ -153,13 +209,13 @@ void tq_cache_free(tq_cache *cache) {
     if (!cache) return;
     for (int l = 0; cache->layers && l < cache->params.n_layers; l++) {
         free(cache->layers[l].pages);
-        if (l == 0 || cache->per_layer_codecs) {
+        if (cache->layers[l].owns_codecs) {
             tq_codec_free(cache->layers[l].key);
             tq_codec_free(cache->layers[l].value);
         }
     }
     free(cache->layers);
-    tq_page_pool_destroy(&cache->pool);
+    for (int run = 0; run < TQ_LAYER_RUNS; run++) tq_page_pool_destroy(&cache->pools[run]);
     free(cache->exact_rows);
     free(cache->sink_logits);
     free(cache->attend_scratch);
@@ -192,14 +248,14 @@ static int first_kept(const tq_kv_store *store, int n_tokens) {
 }
 
 /* Give back the front pages whose keys all stand before position `first`. */
-static void drop_front_pages(tq_cache *cache, tq_cache_layer *layer, int first) {
+static void drop_front_pages(tq_cache_layer *layer, int first) {
     tq_kv_store *store = &layer->store;
     int n = 0;
     while (store->n_packed > 0 && store->n_forgotten + min_int(TQ_PAGE_TOKENS, store->n_packed) <= first) {
         int rows = min_int(TQ_PAGE_TOKENS, store->n_packed);
         store->n_forgotten += rows;
         store->n_packed -= rows;
-        tq_page_pool_return(&cache->pool, layer->pages[n++]);
+        tq_page_pool_return(layer->pool, layer->pages[n++]);
     }
     if (n == 0) return;
     layer->n_pages -= n;
@@ -216,10 +272,10 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
     int over = queue - cache->params.config.buffer_size, n_leave = over >= batch ? over / batch * batch : 0;
     int first = first_kept(store, tokens_of(store) + n), n_forget = cache->forgets ? n_leave : 0;
-    drop_front_pages(cache, layer, first);
+    drop_front_pages(layer, first);
     if (store->n_packed == 0 && first > store->n_forgotten) n_forget = min_int(first - store->n_forgotten, n_leave);
     int n_pack = n_leave - n_forget, want_pages = pages_of(store->n_packed + n_pack);
-    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(&cache->pool);
+    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
     tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_forget = n_forget, .n_pack = n_pack};
     cache->backend->ops->flush(cache->backend, &args);
 }
@@ -278,11 +334,11 @@ int tq_cache_length(const tq_cache *cache) {
     return length;
 }
 
-static void drop_pages(tq_cache *cache, tq_cache_layer *layer, int keep) {
-    while (layer->n_pages > keep) tq_page_pool_return(&cache->pool, layer->pages[--layer->n_pages]);
+static void drop_pages(tq_cache_layer *layer, int keep) {
+    while (layer->n_pages > keep) tq_page_pool_return(layer->pool, layer->pages[--layer->n_pages]);
 }
 
-static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
+static void rewind_layer(tq_cache_layer *layer, int length) {
     tq_kv_store *s = &layer->store;
     if (length >= tokens_of(s)) return;
     s->n_sinks = min_int(s->n_sinks, length);
@@ -291,14 +347,14 @@ static void rewind_layer(tq_cache *cache, tq_cache_layer *layer, int length) {
     length -= s->n_forgotten;
     s->n_packed = min_int(s->n_packed, length);
     s->n_window = length - s->n_packed;
-    drop_pages(cache, layer, pages_of(s->n_packed));
+    drop_pages(layer, pages_of(s->n_packed));
 }
 
 void tq_cache_clear(tq_cache *cache) {
     for (int l = 0; l < cache->params.n_layers; l++) {
         tq_kv_store *s = &cache->layers[l].store;
         s->n_sinks = s->n_packed = s->n_forgotten = s->n_window = 0;
-        drop_pages(cache, &cache->layers[l], 0);
+        drop_pages(&cache->layers[l], 0);
     }
 }
 
@@ -323,27 +379,41 @@ tq_status tq_cache_rewind(tq_cache *cache, int length, tq_error *err) {
                            "or at least %d tokens",
                            l, s->sliding, length, s->n_forgotten + s->sliding - 1);
     }
-    for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(cache, &cache->layers[l], length);
+    for (int l = 0; l < cache->params.n_layers; l++) rewind_layer(&cache->layers[l], length);
     return TQ_OK;
+}
+
+/* The layer that a cache's counts are of compresses, if any does, and has packed the most. */
+static bool packs_more(const tq_cache_layer *a, const tq_cache_layer *b) {
+    if (is_exact(a) != is_exact(b)) return is_exact(b);
+    if (a->store.n_packed != b->store.n_packed) return a->store.n_packed > b->store.n_packed;
+    return a->store.n_forgotten < b->store.n_forgotten;
 }
 
 void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
     const tq_cache_params *p = &cache->params;
-    const tq_kv_store *s = &cache->layers[0].store; /* the layer that has packed the most */
+    const tq_cache_layer *packs = &cache->layers[0];
     size_t values = 2 * (size_t)p->n_kv_heads * (size_t)p->head_dim, f16_rows = 0;
     for (int l = 0; l < p->n_layers; l++) {
-        const tq_kv_store *each = &cache->layers[l].store;
-        if (each->n_packed > s->n_packed || (each->n_packed == s->n_packed && each->n_forgotten < s->n_forgotten)) s = each;
+        const tq_cache_layer *layer = &cache->layers[l];
+        const tq_kv_store *each = &layer->store;
+        if (packs_more(layer, packs)) packs = layer;
         f16_rows += (size_t)(each->sliding ? min_int(each->sliding, tokens_of(each)) : tokens_of(each));
     }
-    bool exact = tq_codec_is_exact(s->key) && tq_codec_is_exact(s->value);
+    const tq_kv_store *s = &packs->store;
+    bool exact = is_exact(packs);
     *stats = (tq_cache_stats){.tokens = tokens_of(s)};
     stats->packed_tokens = exact ? 0 : s->n_packed;
     stats->forgotten_tokens = s->n_forgotten;
     stats->exact_tokens = stats->tokens - stats->packed_tokens - stats->forgotten_tokens;
-    stats->bytes = (size_t)tq_page_pool_used(&cache->pool) * cache->pool.slot_bytes + cache->exact_bytes;
-    for (int l = 0; l < (cache->per_layer_codecs ? p->n_layers : 1); l++)
-        stats->bytes += tq_codec_table_bytes(cache->layers[l].key) + tq_codec_table_bytes(cache->layers[l].value);
+    stats->bytes = cache->exact_bytes;
+    size_t page_of_all = 0; /* one slot of every layer */
+    for (int l = 0; l < p->n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        page_of_all += layer->pool->slot_bytes;
+        stats->bytes += (size_t)layer->n_pages * layer->pool->slot_bytes;
+        if (layer->owns_codecs) stats->bytes += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
+    }
     stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
-    stats->bits_per_value = (double)cache->pool.slot_bytes * 8 / ((double)values * TQ_PAGE_TOKENS);
+    stats->bits_per_value = (double)page_of_all * 8 / ((double)values * TQ_PAGE_TOKENS * p->n_layers);
 }

@@ -5,11 +5,14 @@
 #include <turboquant/tq_cache.h>
 
 #include "backend/backend.h"
+#include "cache/layer_schedule.h"
 #include "cache/page_pool.h"
 
 typedef struct tq_cache_layer {
     tq_codec *key, *value; /* of this layer; shared by layers whose codec has no layer seed */
     tq_kv_store store;
+    bool owns_codecs;
+    tq_page_pool *pool; /* of the cache, for pages of these codecs */
     uint8_t **pages; /* (max_pages): store.pages */
     int n_pages, max_pages;
 } tq_cache_layer;
@@ -19,12 +22,11 @@ struct tq_cache {
     char kv[64]; /* the codec's name with every override in it */
     tq_backend *backend;
     bool owns_backend;
-    bool per_layer_codecs;
     bool forgets; /* window:N */
     int exact_cap;
     float *sink_logits; /* (n_layers, n_heads), or NULL */
     tq_cache_layer *layers;
-    tq_page_pool pool; /* slots of n_kv_heads pages */
+    tq_page_pool pools[TQ_LAYER_RUNS]; /* slots of n_kv_heads pages; a pool a run of layers (layer_schedule.h) */
     void *exact_rows, *attend_scratch;
     size_t exact_bytes;
     int max_chunk;
@@ -40,11 +42,11 @@ tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const floa
 /* Forget everything. */
 void tq_cache_clear(tq_cache *cache);
 
-/* Key and value codec names of a config: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32"; "window:N" -> f16.
- * canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
 /* N of "window:N", or -1. */
 int tq_cache_window_of(const char *kv);
 
+/* Key and value codec names of a config for one run of layers: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32";
+ * "window:N" -> f16.  canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
 
 #endif

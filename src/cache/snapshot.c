@@ -29,7 +29,7 @@ static snapshot_header header_of(const tq_cache *c) {
         .n_kv_heads = (uint32_t)c->params.n_kv_heads, .head_dim = (uint32_t)c->params.head_dim,
         .page_tokens = TQ_PAGE_TOKENS, .buffer_size = (uint32_t)c->params.config.buffer_size,
         .sinks = (uint32_t)c->params.config.sinks, .flush_batch_size = (uint32_t)c->params.config.flush_batch_size,
-        .slot_bytes = c->pool.slot_bytes,
+        .slot_bytes = c->layers[0].pool->slot_bytes, /* the other layers' follow from kv */
     };
     memcpy(h.kv, c->kv, sizeof h.kv);
     return h;
@@ -82,7 +82,7 @@ tq_status tq_snapshot_write(const tq_cache *cache, FILE *to, const char *label, 
                               (uint32_t)layer->store.sliding};
         TQ_TRY(put(&s, counts, sizeof counts));
         TQ_TRY(each_exact_row_run(&s, &layer->store, put_rows));
-        for (int p = 0; p < layer->n_pages; p++) TQ_TRY(put(&s, layer->pages[p], cache->pool.slot_bytes));
+        for (int p = 0; p < layer->n_pages; p++) TQ_TRY(put(&s, layer->pages[p], layer->pool->slot_bytes));
     }
     uint64_t sum = s.sum;
     return put(&s, &sum, sizeof sum);
@@ -136,9 +136,9 @@ static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, i
     TQ_TRY(each_exact_row_run(s, store, get));
     int pages = ((int)counts[1] + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
     while (layer->n_pages < pages) {
-        uint8_t *page = tq_page_pool_take(&cache->pool);
+        uint8_t *page = tq_page_pool_take(layer->pool);
         layer->pages[layer->n_pages++] = page;
-        TQ_TRY(get(s, page, cache->pool.slot_bytes));
+        TQ_TRY(get(s, page, layer->pool->slot_bytes));
     }
     store->n_packed = (int)counts[1];
     return TQ_OK;

@@ -13,10 +13,11 @@
 typedef enum tq_codec_kind {
     TQ_CODEC_F32,
     TQ_CODEC_F16,
-    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 tcq2 tcq3 tcq4 q8: integer levels, attended to with integer arithmetic */
+    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 tcq2 tcq3 tcq4 q8 uniform: integer levels, attended to with integer arithmetic */
     TQ_CODEC_MSE,    /* paper-mse */
-    TQ_CODEC_PROD,   /* paper-prod */
-    TQ_CODEC_MINMAX,
+    TQ_CODEC_PROD,   /* paper-prod, paper-prod-orth */
+    TQ_CODEC_SPLIT,  /* paper:2.5, paper:3.5: outlier channels apart (outlier_split.h) */
+    TQ_CODEC_MINMAX, /* minmax, q4-group, q8-group */
 } tq_codec_kind;
 
 enum { TQ_MAX_DIM = 1024, TQ_MAX_PLANAR_DIM = 512 };
@@ -31,12 +32,34 @@ struct tq_codec {
     int dim, width;
     int bits, group;
     size_t row_bytes;
-    tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD: Haar; else empty */
+    tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD, SPLIT (of the outliers): Haar; else empty */
     float *sketch;           /* PROD: (dim, dim) */
-    tq_codebook codebook;    /* tq2 tq3 tq4, MSE, PROD (bits - 1) */
+    float sketch_step;       /* PROD: what a sign is worth, by the residual's norm */
+    bool orthogonal;         /* PROD: the sketch is a Haar matrix, not a Gaussian one */
+    bool uniform;            /* PLANAR: evenly spaced levels, the row's step searched */
+    bool affine;             /* MINMAX: groups as MLX quantizes them: zero is a level */
     const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
-    uint8_t levels[256]; /* PLANAR without trellis: code -> level + 128, level in -127..127, repeated to fill the table */
+    tq_codebook codebook;    /* tq2 tq3 tq4, MSE, PROD (bits - 1), SPLIT (of the outliers: bits + 1) */
+    int n_outliers;          /* SPLIT: channels that get one bit more */
+    tq_rotation rest_rotation; /* SPLIT: of the other channels, as is the codebook */
+    tq_codebook rest_codebook;
+    uint8_t channels[TQ_MAX_DIM / 8]; /* SPLIT: bit i is set where channel i is an outlier; pages have their own */
+    uint8_t levels[256];     /* PLANAR without trellis: code -> level + 128, level in -127..127, repeated to fill the table */
 };
+
+/* Codes of a packed row that share constants: value i = offset + scale * levels[code i], code i at bits i*bits.. of
+ * stream.  A row of MSE, PROD, SPLIT and MINMAX is one run or several, in the order of the expanded row. */
+typedef struct tq_code_run {
+    const uint8_t *stream;
+    const float *levels; /* 2^bits, of a table of 16 floats or more */
+    int bits, n;
+    float scale, offset;
+} tq_code_run;
+
+enum { TQ_MAX_RUNS = TQ_MAX_DIM / 4 };
+
+/* runs: (TQ_MAX_RUNS).  How many there are; 0 for F32, F16 and PLANAR. */
+int tq_row_runs(const tq_codec *codec, const uint8_t *row, tq_code_run *runs);
 
 /* PLANAR: y already in the codec's basis (rotated, centred) -> codes (dim), 0..2^bits-1, and the row's scale: the value
  * of level 127, rounded to f16.  decode: level / 127 * scale.
@@ -55,6 +78,10 @@ static inline int tq_chain_place(int t, int dim, int lanes) { return lanes * (t 
  * coordinate and the scale. */
 bool tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, uint16_t *scale);
 uint16_t tq_trellis_end(const tq_codec *codec, int lanes, const float *y, const uint8_t *chain, uint8_t *codes);
+
+/* All names, for messages; and whether one is among them, its numbers aside. */
+extern const char tq_codec_names[];
+bool tq_codec_is_known(const char *name);
 
 /* Row codecs: rows -> (n, width). */
 void tq_codec_expand(const tq_codec *codec, const uint8_t *rows, int n, float *expanded);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "codec/outlier_split.h"
 #include "codec/row_codecs.h"
 
 int tq_block_tiles(const tq_codec *codec, tq_side side) {
@@ -29,8 +30,27 @@ bool tq_block_has_centre(const tq_codec *codec, tq_side side) {
 }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side) {
-    if (codec->kind != TQ_CODEC_PLANAR) return TQ_PAGE_TOKENS * codec->row_bytes;
+    if (codec->kind != TQ_CODEC_PLANAR)
+        return TQ_PAGE_TOKENS * codec->row_bytes + (tq_block_has_channels(codec) ? tq_split_mask_bytes(codec->dim) : 0);
     return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (side == TQ_KEYS ? (size_t)codec->dim * 2 : 0);
+}
+
+bool tq_block_has_channels(const tq_codec *codec) { return codec->kind == TQ_CODEC_SPLIT; }
+
+uint8_t *tq_block_channels(const tq_codec *codec, uint8_t *block) { return block + TQ_PAGE_TOKENS * codec->row_bytes; }
+
+static const uint8_t *channels_of(const tq_codec *codec, const uint8_t *block) {
+    return block + TQ_PAGE_TOKENS * codec->row_bytes;
+}
+
+void tq_block_query(const tq_codec *codec, const uint8_t *block, const float *q, float *prepared) {
+    if (codec->kind == TQ_CODEC_SPLIT) tq_split_query(codec, channels_of(codec, block), q, prepared);
+    else tq_codec_query(codec, q, prepared);
+}
+
+void tq_block_output(const tq_codec *codec, const uint8_t *block, const float *acc, float *x) {
+    if (codec->kind == TQ_CODEC_SPLIT) tq_split_output(codec, channels_of(codec, block), acc, x);
+    else tq_codec_output(codec, acc, x);
 }
 
 /* Tiles are whole multiples of 64 bytes and blocks are aligned, so these pointers are aligned too. */
@@ -112,6 +132,10 @@ void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, 
 }
 
 void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x) {
+    if (codec->kind == TQ_CODEC_SPLIT) {
+        tq_split_encode(codec, channels_of(codec, block), x, block + (size_t)row * codec->row_bytes);
+        return;
+    }
     if (codec->kind != TQ_CODEC_PLANAR) {
         tq_row_encode(codec, x, block + (size_t)row * codec->row_bytes);
         return;
@@ -143,5 +167,5 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
             if (side == TQ_KEYS) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
         }
     }
-    tq_codec_output(codec, y, x);
+    tq_block_output(codec, block, y, x);
 }

@@ -2,7 +2,8 @@
  *
  * A page is a key block and then a value block, each laid out by its codec.
  *
- * Row codecs:      128 rows as in row_codecs.h, one after the other.
+ * Row codecs:      128 rows as in row_codecs.h, one after the other.  SPLIT: and a mask of dim bits, the page's outlier
+ *                  channels; all pages of a sequence's layer, head and side have the same.
  * PLANAR codecs:   tiles | 128 f16 scales | keys only: dim f16 centre (rotated basis; key = centre + levels*scale/127)
  *
  *   A vector is 64 codes.  Keys: 16 tokens x 4 dims, code of (token t, dim i) at place 4*(t%16) + i%4.
@@ -50,6 +51,15 @@ const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block);
 /* PLANAR keys: give the block its centre, the rotated `mean` (dim), before its first row is stored. */
 void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mean);
 bool tq_block_has_centre(const tq_codec *codec, tq_side side);
+
+/* SPLIT: the block's mask of outlier channels, set before its first row is stored. */
+uint8_t *tq_block_channels(const tq_codec *codec, uint8_t *block);
+bool tq_block_has_channels(const tq_codec *codec);
+
+/* A query into the block's basis (width), and sums of its expanded rows back (dim): as tq_codec_query and
+ * tq_codec_output but for SPLIT, whose basis depends on the mask. */
+void tq_block_query(const tq_codec *codec, const uint8_t *block, const float *q, float *prepared);
+void tq_block_output(const tq_codec *codec, const uint8_t *block, const float *acc, float *x);
 
 /* Pack x (dim) as row 0..TQ_PAGE_TOKENS-1 of a block, over whatever was there. */
 void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x);

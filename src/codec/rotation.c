@@ -100,8 +100,23 @@ tq_status tq_rotation_haar(int dim, uint32_t seed, tq_rotation *out, tq_error *e
     return TQ_OK;
 }
 
+/* Four rows at once, each with its own four chains: one row's additions would wait for one another. */
+static void dense_apply_four(const float *rows, int dim, const float *x, float *y) {
+    float s[4][4] = {{0}};
+    int j = 0;
+    for (; j + 4 <= dim; j += 4)
+        for (int r = 0; r < 4; r++)
+            for (int l = 0; l < 4; l++) s[r][l] += rows[r * dim + j + l] * x[j + l];
+    for (int r = 0; r < 4; r++) {
+        for (int l = j; l < dim; l++) s[r][0] += rows[r * dim + l] * x[l];
+        y[r] = (s[r][0] + s[r][1]) + (s[r][2] + s[r][3]);
+    }
+}
+
 void tq_dense_apply(const float *matrix, int dim, const float *x, float *y) {
-    for (int i = 0; i < dim; i++) {
+    int i = 0;
+    for (; i + 4 <= dim; i += 4) dense_apply_four(matrix + (size_t)i * (size_t)dim, dim, x, y + i);
+    for (; i < dim; i++) {
         const float *row = matrix + (size_t)i * (size_t)dim;
         float s[4] = {0};
         int j = 0;
@@ -114,7 +129,14 @@ void tq_dense_apply(const float *matrix, int dim, const float *x, float *y) {
 
 void tq_dense_apply_transposed(const float *matrix, int dim, const float *y, float *x) {
     memset(x, 0, (size_t)dim * sizeof(float));
-    for (int i = 0; i < dim; i++) {
+    int i = 0;
+    for (; i + 4 <= dim; i += 4) { /* in the same order as one row after the other, with a quarter of the stores */
+        const float *rows = matrix + (size_t)i * (size_t)dim;
+        for (int j = 0; j < dim; j++)
+            x[j] = (((x[j] + rows[j] * y[i]) + rows[dim + j] * y[i + 1]) + rows[2 * dim + j] * y[i + 2]) +
+                   rows[3 * dim + j] * y[i + 3];
+    }
+    for (; i < dim; i++) {
         const float *row = matrix + (size_t)i * (size_t)dim;
         for (int j = 0; j < dim; j++) x[j] += row[j] * y[i];
     }

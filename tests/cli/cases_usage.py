@@ -17,7 +17,7 @@ def no_command_is_a_usage_error(tmp):
 
 @test
 def unknown_command_is_named_with_the_known_ones(tmp):
-    tq("frobnicate").expect(2, "unknown command 'frobnicate'", "generate, chat, quantize, quality, eval, bench")
+    tq("frobnicate").expect(2, "unknown command 'frobnicate'", "generate, chat, quantize, quality, eval, bench, codecs")
     tq("help", "frobnicate").expect(2, "unknown command 'frobnicate'")
     tq("--frobnicate").expect(2, "unknown option '--frobnicate'")
 
@@ -33,6 +33,32 @@ def help_lists_every_flag(tmp):
         check_equal(tq("help", command).expect(0).text, text, f"tq help {command}")
         for flag in flags + more:
             check_in(f"--{flag}", text, f"help of {command}")
+
+
+@test
+def codecs_are_listed_with_payload_and_total(tmp):
+    rows = {row["codec"]: row for row in json.loads(tq("codecs", "--json").expect(0).text)}
+    for name, payload, total in (("paper:2.5", 2.25, 2.5), ("paper:3.5", 3.25, 3.5), ("tq3", 3, 3.125), ("q4-group", 4, 4.5)):
+        check_equal((rows[name]["payload_bits"], rows[name]["row_bits"]), (payload, total), name)
+    check(2.5 < rows["paper:2.5"]["cache_bits"] < 2.55, "a page holds its mask of channels too")
+    check(abs(rows["paper:2.5"]["distortion"] - .0947) < 1e-4, "theory")
+    text = tq("codecs", "--dim", "80").expect(0).text
+    check_in("paper:2.5             2.250    2.700", text, "another dimension")
+    check_in("want a group that is a multiple of 4 and divides 80, got 64", text, "what has no such dimension")
+    tq("codecs", "--dim", "5").expect(1, "no codec has vectors of 5 values")
+    tq("codecs", "tq3").expect(2, "unexpected argument 'tq3'")
+
+
+@test
+def a_schedule_of_layers_is_one_codec_of_a_list(tmp):
+    text = tmp / "text"
+    text.write_text("The rain fell on the roof, and nobody heard it. " * 8)
+    run = tq("eval", "ppl", "--model", MODEL, "--text", text, "--kv", "tq3,first=2,last=2:q8,tq:k=q8,v=tq2,first=1:f16,tq2",
+             "--buffer-size", 16, "--window", 64)
+    text_out = run.expect(0).text
+    for name in ("tq3,first=2,last=2:q8 ", "tq:k=q8,v=tq2,first=1:f16 ", "tq2 "):
+        check_in(f"\n{name}", text_out, "one row a codec")
+    tq("eval", "ppl", "--model", MODEL, "--text", text, "--window", 64, "--kv", "tq3,first=7,last=7:q8").expect(1, "want at least 14 layers, got 8")
 
 
 @test

@@ -1,7 +1,7 @@
 """test_codec.py [TQ]: do the codecs write what the papers say?  TQ defaults to build/tq; libturboquant.so stands beside it.
 
-Algorithms 1 and 2 of arXiv 2504.19874, the rotated Lloyd-Max codec and the min-max one are written here once more, with
-numpy alone (RandomState, linalg.qr, integrals on a grid), and compared row for row, through the public tq_codec.h."""
+Algorithms 1 and 2 of arXiv 2504.19874, the rotated Lloyd-Max and uniform codecs and the min-max ones are written here
+once more, with numpy alone (RandomState, linalg.qr, integrals on a grid), and compared row for row, through the public tq_codec.h."""
 import ctypes
 import functools
 import os
@@ -31,6 +31,8 @@ for name in ("encode", "decode"):
     getattr(lib, "tq_codec_" + name).argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 lib.tq_codec_query.argtypes = [ctypes.c_void_p] * 3
 lib.tq_codec_score.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+lib.tq_codec_choose_outliers.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Error)]
+lib.tq_codec_payload_bits.argtypes, lib.tq_codec_payload_bits.restype = [ctypes.c_void_p], ctypes.c_double
 lib.tq_codec_expected_distortion.argtypes = [ctypes.c_void_p]
 lib.tq_codec_expected_distortion.restype = ctypes.c_double
 
@@ -209,6 +211,121 @@ def test_paper_prod(dim, bits, seed):
     close(codec.scores(query, rows), restored @ query, 1e-5, what + ": scores")
 
 
+def test_paper_prod_orth(dim, bits, seed):
+    """The sketch is the Haar matrix O of its seed; a sign is worth gamma / (d E|u|), u a coordinate of a unit vector."""
+    what = f"paper-prod-orth:{bits}, d {dim}"
+    codec, x = Codec(f"paper-prod-orth:{bits}", dim, seed), vectors(dim, 200, seed)
+    q, o, levels = haar(dim, seed), haar(dim, seed + 1000), lloyd_max(dim, bits - 1)
+    rows = codec.encode(x)
+    index_bytes = (dim * (bits - 1) + 7) // 8
+    check(codec.row_bytes == 8 + index_bytes + (dim + 7) // 8, what + ": bytes of a row")
+    norms = np.linalg.norm(x.astype(np.float64), axis=1)
+    codes = unpack_bits(rows[:, 8:8 + index_bytes], bits - 1, dim)
+    codes_agree(codes, x / norms[:, None] @ q.T, levels, what)
+    mse = norms[:, None] * levels[codes] @ q
+    gamma = np.linalg.norm(x - mse, axis=1)
+    close(rows[:, 4:8].copy().view(np.float32)[:, 0], gamma, 1e-5, what + ": residual norms")
+    signs = unpack_bits(rows[:, 8 + index_bytes:], 1, dim)
+    z = (x - mse) @ o.T
+    sure = np.abs(z) > 1e-4 * gamma[:, None] / np.sqrt(dim)
+    check(np.array_equal(signs[sure], (z > 0)[sure]) and sure.mean() > .99, what + ": signs")
+    grid = (np.arange(200000) + .5) / 200000
+    density = (1 - grid ** 2) ** ((dim - 3) / 2)
+    mean_size = (grid * density).sum() / density.sum()  # E|u|
+    restored = mse + gamma[:, None] / (dim * mean_size) * (2.0 * signs - 1) @ o
+    close(codec.decode(rows), restored, 1e-5, what + ": decoded")
+    query = vectors(dim, 2, seed + 1)[1]
+    close(codec.scores(query, rows), restored @ query, 1e-5, what + ": scores")
+
+
+def test_paper_split(dim, name, seed):
+    """32 of 128 channels at a bit more, the others below; each part an instance of its own."""
+    what, low = f"{name}, d {dim}", int(name[6])
+    codec, x = Codec(name, dim, seed), vectors(dim, 200, seed)
+    x[:, 1::3] *= 4  # a third of the channels is larger; the first among them are larger still
+    x[:, 1:dim // 2:3] *= 2
+    outliers = dim // 4
+    energy = (x.astype(np.float64) ** 2).sum(0)
+    error = Error()
+    check(lib.tq_codec_choose_outliers(codec.pointer, x.ctypes.data, len(x), ctypes.byref(error)) == 0, what + ": chosen")
+    chosen = np.zeros(dim, bool)
+    chosen[np.argsort(-energy, kind="stable")[:outliers]] = True
+    check(lib.tq_codec_payload_bits(codec.pointer) == low + outliers / dim, what + ": payload")
+    rows = codec.encode(x)
+    at, restored = 4, np.zeros((len(x), dim))
+    for i, (channels, bits, matrix_seed) in enumerate(((chosen, low + 1, seed), (~chosen, low, seed + 2000000))):
+        part, n = x[:, channels].astype(np.float64), channels.sum()
+        q, levels = haar(n, matrix_seed), lloyd_max(n, bits)
+        norms = np.linalg.norm(part, axis=1)
+        stored = rows[:, 2 * i:2 * i + 2].copy().view(np.float16)[:, 0].astype(np.float64)
+        check(np.abs(stored - norms / np.sqrt(n)).max() <= 2 ** -11 * 1.01 * (norms / np.sqrt(n)).max(), what + ": norms")
+        codes = unpack_bits(rows[:, at:at + (n * bits + 7) // 8], bits, n)
+        at += (n * bits + 7) // 8
+        some = norms > 0
+        codes_agree(codes[some], (part[some] / norms[some, None]) @ q.T, levels, what)
+        restored[:, channels] = (stored * np.sqrt(n))[:, None] * levels[codes] @ q
+    check(codec.row_bytes == at, what + ": bytes of a row")
+    close(codec.decode(rows), restored, 3e-6, what + ": decoded")
+    query = vectors(dim, 2, seed + 1)[1]
+    close(codec.scores(query, rows), restored @ query, 1e-5, what + ": scores")
+
+
+def test_uniform(dim, bits, seed):
+    """Whatever step was taken, codes are those of a step, the scale is least squares, and no other step fits 1 % better."""
+    what = f"uniform:{bits}, d {dim}"
+    codec, x = Codec(f"uniform:{bits}", dim, seed), vectors(dim, 200, seed)[1:]
+    x[0] = np.random.default_rng(3).standard_normal(dim)
+    rows = codec.encode(x)
+    check(codec.row_bytes == 2 + dim * bits // 8, what + ": bytes of a row")
+    if bits == 3:
+        codes = unpack_bits(rows[:, 2:2 + dim // 4], 2, dim) + 4 * unpack_bits(rows[:, 2 + dim // 4:], 1, dim)
+    else:
+        codes = unpack_bits(rows[:, 2:], bits, dim)
+    y = x.astype(np.float64) @ hadamard(dim, seed).T
+    n = 1 << bits
+    odd = 2 * codes - (n - 1)
+    check(np.array_equal(odd[np.abs(y) > 1e-5] > 0, y[np.abs(y) > 1e-5] > 0), what + ": signs")
+    unit = 127 // (n - 1)
+    scale = rows[:, :2].copy().view(np.float16)[:, 0].astype(np.float64) * unit / 127
+    fitted = (y * odd).sum(1) / (odd ** 2).sum(1)
+    check(np.abs(scale / fitted - 1).max() < 2 ** -11 * 1.01, what + ": least-squares scales")
+    restored = odd * scale[:, None] @ hadamard(dim, seed)
+    close(codec.decode(rows), restored, 2e-6, what + ": decoded")
+    query = vectors(dim, 2, seed + 1)[1]
+    close(codec.scores(query, rows), restored @ query, 1e-5, what + ": scores")
+    deviation = np.linalg.norm(y, axis=1, keepdims=True) / np.sqrt(dim)
+    errors = []
+    for step in np.geomspace(.15, 2, 800):  # in deviations, of the grid ... -3/2 -1/2 1/2 3/2 ...
+        level = np.minimum(np.floor(np.abs(y) / (step * deviation)), n / 2 - 1) + .5
+        errors.append((y ** 2).sum(1) - (np.abs(y) * level).sum(1) ** 2 / (level ** 2).sum(1))
+    best, ours = np.min(errors, 0), ((y - odd * scale[:, None]) ** 2).sum(1)
+    check(ours.sum() <= 1.01 * best.sum() and (ours >= best * .97).all(), f"{what}: {ours.sum() / best.sum():.4f} of the best")
+
+
+def test_q_group(dim, bits, group):
+    """MLX's affine quantization, written from its formula: the edge of larger magnitude is hit, and so is zero."""
+    what = f"q{bits}-group:{group}, d {dim}"
+    codec, x = Codec(f"q{bits}-group:{group}", dim, 0), vectors(dim, 200, 5)
+    rows = codec.encode(x)
+    groups, top = x.reshape(len(x), -1, group), np.float32((1 << bits) - 1)
+    low, high = groups.min(2), groups.max(2)
+    low_edge = np.abs(low) > np.abs(high)
+    step = np.maximum((high - low) / top, np.float32(1e-7)) * np.where(low_edge, 1, -1).astype(np.float32)
+    edge = np.where(low_edge, low, high)
+    whole = np.rint(edge / step)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.where(whole != 0, edge / whole, step).astype(np.float16).astype(np.float32)
+    zero = np.where(whole != 0, edge, 0).astype(np.float16).astype(np.float32)
+    constants = rows[:, dim * bits // 8:].copy().view(np.float16).reshape(len(x), -1, 2)
+    check(np.array_equal(constants[..., 0].astype(np.float32), scale), what + ": scales")
+    check(np.array_equal(constants[..., 1].astype(np.float32), zero), what + ": zeros")
+    want = np.clip(np.rint((groups - zero[..., None]) / scale[..., None]), 0, top)
+    codes = unpack_bits(rows[:, :dim * bits // 8], bits, dim).reshape(groups.shape)
+    check(np.array_equal(codes, want), what + ": codes")
+    restored = zero[..., None].astype(np.float64) + scale[..., None].astype(np.float64) * codes
+    close(codec.decode(rows), restored.reshape(len(x), dim), 1e-6, what + ": decoded")
+
+
 def test_planar(dim, bits, seed):
     what = f"tq{bits}, d {dim}"
     codec, x = Codec(f"tq{bits}", dim, seed), vectors(dim, 200, seed)
@@ -285,6 +402,17 @@ def main():
     for bits in (2, 4):
         for dim, group in ((64, 32), (128, 32), (128, 64), (256, 32), (80, 16)):
             test_minmax(dim, bits, group)
+    for dim, bits in ((64, 2), (128, 3), (128, 4), (80, 3), (256, 2)):
+        test_paper_prod_orth(dim, bits, 42)
+    for dim in (64, 80, 96, 128, 256):
+        test_paper_split(dim, "paper:2.5", 49)
+        test_paper_split(dim, "paper:3.5", 42)
+    for dim in (64, 80, 96, 128, 256):
+        for bits in (2, 3, 4):
+            test_uniform(dim, bits, 42)
+    for bits in (4, 8):
+        for dim, group in ((64, 64), (128, 64), (96, 32), (80, 16), (256, 64)):
+            test_q_group(dim, bits, group)
     return finish()
 
 

@@ -265,6 +265,10 @@ static const char *const codecs[] = {"f32",
                                      "tq:k=f16,v=minmax:4",
                                      "tq:k=tq2,v=q8",
                                      "tq:k=paper-mse:2,v=tq4",
+                                     "paper:2.5",
+                                     "paper-prod-orth:3",
+                                     "uniform:3",
+                                     "q4-group:16",
                                      "window:64"};
 enum { N_DIMS = 6, N_CODECS = sizeof codecs / sizeof *codecs };
 
@@ -303,6 +307,26 @@ static void trellises_of_few_tiles_equal_dequantized_attention(void **state) {
                 free(compare(&s, false));
             }
     }
+}
+
+/* Every codec as keys with every codec as values; head dims and numbers of query heads take turns, so that each codec
+ * meets each of both. */
+static void every_pair_of_codecs_equals_dequantized_attention(void **state) {
+    (void)state;
+    static const char *const side[] = {"f16",       "q8",        "tq2",       "tq3",         "tq4",
+                                       "uniform:2", "uniform:4", "paper-mse:4", "paper-prod:2", "paper-prod-orth:4",
+                                       "paper:2.5", "paper:3.5", "minmax:2:16", "q4-group:16",  "q8-group:16", "tcq3"};
+    static const int pair_dims[] = {64, 80, 96, 128, 256};
+    enum { N = sizeof side / sizeof *side };
+    for (int k = 0; k < N; k++)
+        for (int v = 0; v < N; v++) {
+            char kv[64];
+            snprintf(kv, sizeof kv, "tq:k=%s,v=%s", side[k], side[v]);
+            setup s = ordinary(kv, pair_dims[(k + 2 * v) % (k % 5 && v % 3 ? 4 : 5)]);
+            s.n_kv_heads = 1 + (k + v) % 2, s.group = 1 + (3 * k + v) % 7, s.chunk = (k * v) % 5 == 0 ? 9 : 1;
+            s.stored = 170, s.offset = 10; /* with 100 uncentred keys leave one row the whole softmax: up to 1.2e-4 */
+            free(compare(&s, false));
+        }
 }
 
 static void every_length_and_chunk_equals_dequantized_attention(void **state) {
@@ -400,8 +424,8 @@ static void many_query_heads_of_one_kv_head_equal_dequantized_attention(void **s
 
 static void results_are_the_same_for_any_number_of_threads(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq3", "f16", "paper-prod:3", "tq:k=q8,v=minmax:4"};
-    for (int c = 0; c < 4; c++)
+    static const char *const kv[] = {"tq3", "f16", "paper-prod:3", "tq:k=q8,v=minmax:4", "paper:3.5"};
+    for (int c = 0; c < 5; c++)
         for (int chunk = 1; chunk <= 70; chunk += 69) {
             setup s = ordinary(kv[c], 64);
             s.stored = 1500, s.n_kv_heads = 3, s.group = 2, s.chunk = chunk;
@@ -428,8 +452,9 @@ static float *attend_again(tq_cache *cache, const tokens *chunk, int length) {
 
 static void a_flipped_code_changes_the_answer(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq2", "tq3", "tq4", "q8", "paper-mse:3", "paper-prod:3", "mlx-k3v2"};
-    for (int c = 0; c < 7; c++) {
+    static const char *const kv[] = {"tq2",      "tq3",       "tq4",               "q8",       "paper-mse:3", "paper-prod:3",
+                                     "mlx-k3v2", "paper:2.5", "paper-prod-orth:3", "uniform:3", "q4-group"};
+    for (int c = 0; c < 11; c++) {
         setup s = ordinary(kv[c], 128);
         s.stored = 1000, s.buffer = 32, s.offset = 0;
         tq_cache *cache = cache_of(&s);
@@ -497,10 +522,10 @@ static void key_biases_do_not_reach_centred_codes(void **state) {
 /* A NaN must be seen, wherever it stands: in the query, in the chunk, in an exact or a packed row. */
 static void a_nan_is_never_averaged_away(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq3", "q8", "f16", "paper-mse:3"};
+    static const char *const kv[] = {"tq3", "q8", "f16", "paper-mse:3", "paper:2.5", "uniform:3", "q4-group"};
     for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
         if (!(*k)->runs_here()) continue;
-        for (int c = 0; c < 4; c++)
+        for (int c = 0; c < 7; c++)
             for (int where = 0; where < 6; where++) {
                 setup s = ordinary(kv[c], 64);
                 s.kernels = (*k)->name;
@@ -554,6 +579,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ATTENTION_TEST(every_codec_on_every_table_equals_dequantized_attention),
         ATTENTION_TEST(trellises_of_few_tiles_equal_dequantized_attention),
+        ATTENTION_TEST(every_pair_of_codecs_equals_dequantized_attention),
         ATTENTION_TEST(every_length_and_chunk_equals_dequantized_attention),
         ATTENTION_TEST(long_contexts_equal_dequantized_attention),
         ATTENTION_TEST(windows_of_every_size_equal_dequantized_attention),

@@ -261,6 +261,9 @@ static void every_value_of_every_option_is_checked(void **state) {
     REFUSED(p.config.value_bits = 1, "value bits");
     REFUSED((p.config.kv = "f16", p.config.key_bits = 4), "no choice of bits");
     REFUSED((p.config.kv = "f16", p.config.value_bits = 4), "no choice of bits");
+    REFUSED((p.config.kv = "paper:2.5", p.config.key_bits = 3), "no choice of bits");
+    REFUSED((p.config.kv = "q4-group", p.config.value_bits = 8), "no choice of bits");
+    REFUSED((p.config.kv = "q4-group", p.config.value_group_size = 48), "divides 64, got 48");
     REFUSED((p.config.kv = "mlx-k3v2", p.config.value_bits = 3), "want 2 or 4 bits, got 3");
     REFUSED((p.config.kv = "mlx-k3v2", p.config.key_bits = 7), "want 2 to 4 bits, got 7");
     REFUSED(p.config.value_group_size = 32, "no groups");
@@ -289,6 +292,11 @@ static void overrides_choose_the_codec_of_their_side(void **state) {
         {"paper-mse:3", 5, 0, 0, "paper-mse:5", "paper-mse:3", "tq:k=paper-mse:5,v=paper-mse:3"},
         {"tq:k=f16,v=minmax:4", 0, 2, 16, "f16", "minmax:2:16", "tq:k=f16,v=minmax:2:16"},
         {"window:100", 0, 0, 0, "f16", "f16", "window:100"},
+        {"uniform:4", 0, 3, 0, "uniform:4", "uniform:3", "tq:k=uniform:4,v=uniform:3"},
+        {"paper-prod-orth:3", 4, 0, 0, "paper-prod-orth:4", "paper-prod-orth:3",
+         "tq:k=paper-prod-orth:4,v=paper-prod-orth:3"},
+        {"q4-group", 0, 0, 32, "q4-group:32", "q4-group:32", "q4-group:32"},
+        {"tq:k=paper:2.5,v=q8-group", 0, 0, 32, "paper:2.5", "q8-group:32", "tq:k=paper:2.5,v=q8-group:32"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         tq_cache_config config = tq_cache_config_default();
@@ -418,7 +426,7 @@ static void pages_are_used_again_and_never_run_out(void **state) {
                     for (int o = 0; o < cache->layers[m].n_pages; o++)
                         assert_ptr_not_equal(cache->layers[l].pages[p], cache->layers[m].pages[o]);
         assert_int_equal(pages, 3 * ((length + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS));
-        assert_int_equal(tq_page_pool_used(&cache->pool), pages);
+        assert_int_equal(tq_page_pool_used(cache->layers[0].pool), pages);
         length = test_below(&rng, length + 1);
         OK(tq_cache_rewind(cache, length, &e));
     }
@@ -474,9 +482,9 @@ static void tq3_costs_102_bytes_a_token_and_head(void **state) {
 
 /* Pages that the system really gave to this cache, and the memory behind its other tables. */
 static size_t resident_bytes(const tq_cache *cache) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (cache->pool.reserved_bytes + page - 1) / page, resident = 0;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (cache->layers[0].pool->reserved_bytes + page - 1) / page, resident = 0;
     unsigned char *in_core = test_alloc(n);
-    assert_int_equal(mincore(cache->pool.memory, cache->pool.reserved_bytes, in_core), 0);
+    assert_int_equal(mincore(cache->layers[0].pool->memory, cache->layers[0].pool->reserved_bytes, in_core), 0);
     for (size_t i = 0; i < n; i++) resident += (in_core[i] & 1) * page;
     free(in_core);
     return resident;
@@ -538,9 +546,9 @@ static void expect_same_continuation(tq_cache *a, tq_cache *b) {
 static void a_saved_cache_goes_on_bit_for_bit(void **state) {
     (void)state;
     static const char *const kv[] = {"tq3",      "q8", "f16", "f32", "mlx-k3v2", "paper-mse:2", "tq:k=tq4,v=f16",
-                                     "window:20"};
+                                     "window:20", "paper:2.5", "uniform:3", "tq:k=paper-prod-orth:3,v=q4-group:16"};
     static const int lengths[] = {0, 1, 3, 5, 40, 300};
-    for (int c = 0; c < 8; c++)
+    for (int c = 0; c < 11; c++)
         for (int l = 0; l < 6; l++) {
             shape s = {kv[c], 2, 4, 2, 32, 600, 16, 4, 8};
             tq_cache *cache = cache_of(&s), *loaded = cache_of(&s);
@@ -617,7 +625,7 @@ static void expect_refusal(tq_cache *cache, uint8_t *data, size_t n, const char 
     if (status == TQ_OK || err.code != status || !strstr(err.text, "damaged"))
         fail_msg("%s %zu: status %d, \"%s\"", what, at, status, err.text);
     assert_int_equal(tq_cache_length(cache), 0);
-    assert_int_equal(tq_page_pool_used(&cache->pool), 0);
+    assert_int_equal(tq_page_pool_used(cache->layers[0].pool), 0);
 }
 
 static void every_damage_to_a_snapshot_is_found(void **state) {

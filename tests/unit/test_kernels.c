@@ -269,6 +269,42 @@ static void float_rows_are_scored_and_summed(void **state) {
     each_table(check_rows);
 }
 
+/* ---- codes of a row to floats ------------------------------------------------------------------------------------- */
+
+static void check_expand(const tq_kernels *k) {
+    static const int counts[] = {1, 4, 7, 8, 12, 16, 20, 36, 63, 64, 65, 80, 96, 127, 128, 200};
+    tq_rng rng = {31};
+    float levels[256];
+    for (int i = 0; i < 256; i++) levels[i] = (float)test_normal(&rng);
+    for (int bits = 1; bits <= 8; bits++)
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+            int n = counts[c];
+            size_t bytes = (size_t)(n * bits + 7) / 8;
+            uint8_t *stream = test_alloc(bytes); /* of its own: a sanitizer sees a byte read behind it */
+            for (size_t i = 0; i < bytes; i++) stream[i] = (uint8_t)tq_rng_u64(&rng);
+            float scale = (float)test_normal(&rng), offset = c % 2 ? (float)test_normal(&rng) : 0;
+            guarded out = guarded_new((size_t)n * sizeof(float), 4 * (c % 3));
+            k->expand_codes(stream, bits, levels, n, scale, offset, floats(&out));
+            for (int i = 0; i < n; i++) {
+                unsigned code = 0;
+                for (int b = 0; b < bits; b++) {
+                    int at = i * bits + b;
+                    code |= (unsigned)(stream[at / 8] >> at % 8 & 1) << b;
+                }
+                double want = offset + (double)scale * levels[code];
+                check_close(floats(&out)[i], want, 2e-7 * (fabs(offset) + fabs(scale * levels[code])), k->name,
+                            "expand_codes, bits and place", bits, i);
+            }
+            guarded_free(&out, "expand_codes");
+            free(stream);
+        }
+}
+
+static void codes_of_any_width_and_count_are_expanded(void **state) {
+    (void)state;
+    each_table(check_expand);
+}
+
 /* ---- integers of queries and weights
  * --------------------------------------------------------------------------------- */
 
@@ -547,6 +583,7 @@ int main(void) {
         cmocka_unit_test(softmax_weights_are_exponentials),
         cmocka_unit_test(a_nan_score_is_not_hidden),
         cmocka_unit_test(float_rows_are_scored_and_summed),
+        cmocka_unit_test(codes_of_any_width_and_count_are_expanded),
         cmocka_unit_test(integers_are_the_nearest_to_the_floats),
         cmocka_unit_test(vanishing_weights_stay_vanishing),
         cmocka_unit_test(tiles_are_unpacked_in_the_order_of_the_page),

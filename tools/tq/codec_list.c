@@ -9,13 +9,18 @@ void codec_list_option(options *o, const char *help) {
     kv->help = help;
 }
 
-/* "a,b,c", where a comma inside "tq:k=A,v=B" belongs to the name.  Cuts `list` in place; the count, 0 if too many. */
+/* A comma before one of these belongs to the codec's name: tq:k=A,v=B and A,first=N,last=N:B. */
+static bool goes_on(const char *text) {
+    return strncmp(text, "v=", 2) == 0 || strncmp(text, "first=", 6) == 0 || strncmp(text, "last=", 5) == 0;
+}
+
+/* "a,b,c".  Cuts `list` in place; the count, 0 if too many. */
 static int split_codecs(char *list, const char **names) {
     int n = 0;
     for (char *at = list; at;) {
         if (n == CODEC_LIST_CAP) return 0;
         char *comma = strchr(at, ',');
-        if (strncmp(at, "tq:", 3) == 0 && comma) comma = strchr(comma + 1, ',');
+        while (comma && goes_on(comma + 1)) comma = strchr(comma + 1, ',');
         if (comma) *comma++ = 0;
         names[n++] = at;
         at = comma;

@@ -247,7 +247,10 @@ void options_add_cache(options *o, cache_options *cache) {
                                 .to = &cache->config.kv,
                                 .given = &cache->kv_given,
                                 .help = "how keys and values are stored (default tq3): f32 f16 q8 tq2 tq3 tq4\n"
-                                        "tcq2 tcq3 tcq4 paper-mse:1..8 paper-prod:2..4 mlx-k{2,3,4}v{2,4} tq:k=A,v=B\n"
+                                        "tcq2 tcq3 tcq4 uniform:2..4 paper-mse:1..8 paper-prod:2..4\n"
+                                        "paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:2|4[:G] q4-group[:G]\n"
+                                        "q8-group[:G] mlx-k{2,3,4}v{2,4} tq:k=A,v=B\n"
+                                        "CODEC,first=N,last=N:CODEC (other layers at both ends)\n"
                                         "window:N (a control: f16 that forgets all but N tokens)"});
     add_codec_int(o, cache, "key-bits", &cache->config.key_bits, 8, "bits of keys, in place of the codec's");
     add_codec_int(o, cache, "value-bits", &cache->config.value_bits, 8, "bits of values, in place of the codec's");

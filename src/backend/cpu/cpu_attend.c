@@ -268,6 +268,16 @@ static void gather_planar(const page_pass *p, const uint8_t *block, int n, attn_
     }
 }
 
+/* n rows -> (n, width) in the codec's own basis: tq_codec_expand, by kernels. */
+static void expand_rows(const tq_kernels *k, const tq_codec *codec, const uint8_t *rows, int n, float *out) {
+    tq_code_run runs[TQ_MAX_RUNS];
+    for (int r = 0; r < n; r++, rows += codec->row_bytes) {
+        int n_runs = tq_row_runs(codec, rows, runs);
+        for (int i = 0; i < n_runs; out += runs[i++].n)
+            k->expand_codes(runs[i].stream, runs[i].bits, runs[i].levels, runs[i].n, runs[i].scale, runs[i].offset, out);
+    }
+}
+
 /* Row codecs: f32 and f16 rows are read in place; others expand a few rows at a time into L1, in their own basis. */
 static void score_rows(const page_pass *p, const uint8_t *block, int n) {
     const tq_codec *codec = p->store->key;
@@ -281,7 +291,7 @@ static void score_rows(const page_pass *p, const uint8_t *block, int n) {
     } else {
         for (int r = 0; r < n; r += EXPAND_ROWS) {
             int m = min_int(EXPAND_ROWS, n - r);
-            tq_codec_expand(codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
+            expand_rows(p->k, codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
             p->k->dot_rows_f32(w->queries, p->rows, codec->width, w->expanded, m, codec->width, codec->width,
                                w->scores + r, KEY_BLOCK);
         }
@@ -300,7 +310,7 @@ static void gather_rows(const page_pass *p, const uint8_t *block, int n, attn_pa
     } else {
         for (int r = 0; r < n; r += EXPAND_ROWS) {
             int m = min_int(EXPAND_ROWS, n - r);
-            tq_codec_expand(codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
+            expand_rows(p->k, codec, block + (size_t)r * codec->row_bytes, m, w->expanded);
             p->k->sum_rows_f32(w->scores + r, p->rows, KEY_BLOCK, w->expanded, m, codec->width, codec->width, part->acc,
                                part->width);
         }
@@ -354,16 +364,45 @@ static page_pass pass_of(const attend_job *job, const unit *u, worker_scratch *w
     return (page_pass){job->kernels, s, w, u->rows, job->shape.group, stored + u->first_token, job->args->cap};
 }
 
+/* The unit's queries, scaled, in the basis of the pages' keys: (rows, key width).  A dense rotation meets a token's heads
+ * at once.  key_block: any of the sequence's, for its outlier channels. */
+static void prepare_queries(const attend_job *job, const unit *u, const uint8_t *key_block, worker_scratch *w) {
+    const tq_attend_args *a = job->args;
+    const tq_codec *codec = a->store->key;
+    const tq_kernels *k = job->kernels;
+    int dim = codec->dim, width = codec->width, group = job->shape.group;
+    for (int i = 0; i < u->rows; i += group) {
+        const float *q = a->q + query_offset(job, u, i);
+        float *prepared = w->queries + (size_t)i * (size_t)width;
+        if (codec->kind == TQ_CODEC_MSE || codec->kind == TQ_CODEC_PROD) {
+            k->dot_rows_f32(q, group, dim, codec->rotation.matrix, dim, dim, dim, prepared, width);
+            if (codec->sketch) k->dot_rows_f32(q, group, dim, codec->sketch, dim, dim, dim, prepared + dim, width);
+        } else {
+            for (int h = 0; h < group; h++) tq_block_query(codec, key_block, q + h * dim, prepared + h * width);
+        }
+        k->scale(prepared, group * width, a->scale);
+    }
+    if (codec->kind == TQ_CODEC_PLANAR)
+        for (int i = 0; i < u->rows; i++) k->to_int(w->queries + (size_t)i * (size_t)width, dim, &w->q_int, i);
+}
+
+/* acc (value width), in the basis of the pages' values -> x (dim). */
+static void output_row(const tq_kernels *k, const tq_codec *codec, const uint8_t *value_block, const float *acc,
+                       float *x) {
+    int dim = codec->dim;
+    if (codec->kind != TQ_CODEC_MSE && codec->kind != TQ_CODEC_PROD) {
+        tq_block_output(codec, value_block, acc, x);
+        return;
+    }
+    memset(x, 0, (size_t)dim * sizeof *x);
+    k->sum_rows_f32(acc, 1, dim, codec->rotation.matrix, dim, dim, dim, x, dim);
+    if (codec->sketch) k->sum_rows_f32(acc + dim, 1, dim, codec->sketch, dim, dim, dim, x, dim);
+}
+
 static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
     const tq_attend_args *a = job->args;
     const tq_kv_store *store = a->store;
-    const tq_kernels *k = job->kernels;
-    for (int i = 0; i < u->rows; i++) {
-        float *prepared = w->queries + (size_t)i * (size_t)store->key->width;
-        tq_codec_query(store->key, a->q + query_offset(job, u, i), prepared);
-        k->scale(prepared, store->key->width, a->scale);
-        if (store->key->kind == TQ_CODEC_PLANAR) k->to_int(prepared, store->key->dim, &w->q_int, i);
-    }
+    prepare_queries(job, u, store->pages[0] + (size_t)u->kv_head * store->page_bytes, w);
     attn_part part = part_at(packed_part_of(job, u, split), u->rows, store->value->width);
     part_clear(&part, u->rows);
     page_pass pass = pass_of(job, u, w);
@@ -452,7 +491,8 @@ static void merge_task(void *ctx, int task, int worker) {
                 part_merge(k, packed, row_of(&more, i));
             }
             /* back from the codec's basis; max and sum are the same in any basis */
-            tq_codec_output(value, packed.acc, w.expanded);
+            const uint8_t *page = a->store->pages[0] + (size_t)u.kv_head * a->store->page_bytes;
+            output_row(k, value, page + a->store->value_at, packed.acc, w.expanded);
             part_merge(k, whole, (attn_part){packed.max, packed.sum, w.expanded, whole.width});
         }
         if (a->sink_logits) part_add_sink(k, whole, a->sink_logits[u.kv_head * job->shape.group + i % job->shape.group]);

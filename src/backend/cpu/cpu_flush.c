@@ -3,6 +3,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/half.h"
+#include "codec/outlier_split.h"
 #include "codec/page.h"
 
 /* A new page whose own keys are fewer than this takes over the centre of the page before it: the mean of a handful of
@@ -40,6 +41,25 @@ static void give_centre(const tq_flush_args *a, int head, int first, uint8_t *bl
     }
     for (int i = 0; i < s->head_dim; i++) mean[i] /= (float)available;
     tq_block_set_centre(s->key, block, mean);
+}
+
+/* The outlier channels of a page whose first row is row `first` of the queue: those of the page before it, or where it is
+ * the first, those of its own rows. */
+static void give_channels(const tq_flush_args *a, tq_side side, int head, int first, uint8_t *block, uint8_t *previous) {
+    const tq_kv_store *s = a->store;
+    const tq_codec *codec = side == TQ_KEYS ? s->key : s->value;
+    if (previous) {
+        memcpy(tq_block_channels(codec, block), tq_block_channels(codec, previous), tq_split_mask_bytes(codec->dim));
+        return;
+    }
+    int available = s->n_window + a->n - first;
+    double energy[TQ_MAX_DIM] = {0};
+    float x[TQ_MAX_DIM];
+    for (int r = 0; r < available && r < TQ_PAGE_TOKENS; r++) {
+        queue_row(a, side, head, first + r, x);
+        for (int i = 0; i < s->head_dim; i++) energy[i] += (double)x[i] * x[i];
+    }
+    tq_split_choose(energy, codec->dim, codec->n_outliers, tq_block_channels(codec, block));
 }
 
 enum { TRELLIS_ROWS = 16 };
@@ -80,6 +100,8 @@ static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_k
         uint8_t *block = s->pages[page] + block_at;
         if (row == 0 && tq_block_has_centre(codec, side))
             give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
+        if (row == 0 && tq_block_has_channels(codec))
+            give_channels(a, side, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
         n = codec->trellis ? TRELLIS_ROWS : 1;
         if (n > a->n_pack - r) n = a->n_pack - r;
         if (n > TQ_PAGE_TOKENS - row) n = TQ_PAGE_TOKENS - row;

@@ -109,6 +109,11 @@ typedef struct tq_kernels {
     void (*sum_rows_f16)(const float *w, int n_q, int w_stride, const uint16_t *rows, int n_rows, int row_stride,
                          int width, float *acc, int acc_stride);
 
+    /* The codes of a little-endian bit stream, 1..8 bits each -> out[i] = offset + scale * levels[code i], i < n.
+     * levels: a table of 16 floats or more, 2^bits of which count.  Reads no byte behind the last code's. */
+    void (*expand_codes)(const uint8_t *stream, int bits, const float *levels, int n, float scale, float offset,
+                         float *out);
+
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);

@@ -70,6 +70,54 @@ static inline void transpose(vi m[VL]) {
 
 /* ---- attention over packed pages */
 
+/* In each half: the sums of four registers' four lanes. */
+static inline __m256 sum_quads(const vf *v) {
+    __m256 a = (__m256)v[0], b = (__m256)v[1], c = (__m256)v[2], d = (__m256)v[3];
+    return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+}
+
+static inline vf sum_registers(const vf *v) {
+    __m256 first = sum_quads(v), second = sum_quads(v + 4);
+    return (vf)_mm256_add_ps(_mm256_permute2f128_ps(first, second, 0x20),
+                             _mm256_permute2f128_ps(first, second, 0x31));
+}
+
+/* Levels of eight codes: one or two tables of eight in a register, or a gather. */
+static inline __m256 look_up_floats(const float *levels, int bits, __m256i codes) {
+    if (bits > 4) return _mm256_i32gather_ps(levels, codes, 4);
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(levels), codes);
+    if (bits < 4) return low;
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(levels + 8), codes);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))); /* bit 3 is the sign now */
+}
+
+/* Eight codes are at most eight bytes: one VPSHUFB brings each code's two bytes to its lane, one shift its bits to 0. */
+static void expand_codes(const uint8_t *stream, int bits, const float *levels, int n, float scale, float offset,
+                         float *out) {
+    __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits));
+    __m256i byte = _mm256_srli_epi32(at, 3), shift = _mm256_and_si256(at, _mm256_set1_epi32(7));
+    /* bytes byte, byte + 1 and two zeros; byte + 1 may be 8, the zero above the word */
+    __m256i twice = _mm256_mullo_epi32(byte, _mm256_set1_epi32(0x101));
+    __m256i pick = _mm256_add_epi32(twice, _mm256_set1_epi32((int)0x80800100));
+    __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
+    __m256 s = _mm256_set1_ps(scale), o = _mm256_set1_ps(offset);
+    for (int i = 0; i < n; i += 8, stream += bits, out += 8) {
+        int count = n - i < 8 ? n - i : 8;
+        uint64_t word = 0;
+        __builtin_memcpy(&word, stream, (size_t)(count * bits + 7) / 8);
+        __m256i codes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_cvtsi64_si128((int64_t)word)), pick);
+        codes = _mm256_and_si256(_mm256_srlv_epi32(codes, shift), mask);
+        __m256 x = _mm256_fmadd_ps(look_up_floats(levels, bits, codes), s, o);
+        if (count == 8) {
+            _mm256_storeu_ps(out, x);
+        } else {
+            float last[8];
+            _mm256_storeu_ps(last, x);
+            __builtin_memcpy(out, last, (size_t)count * sizeof *out);
+        }
+    }
+}
+
 /* 32 codes -> level + 128.  VPSHUFB looks at bits 0-3 and 7 of an index. */
 static inline void put_levels(uint8_t *dst, __m256i table, __m256i codes) {
     _mm256_storeu_si256((__m256i *)dst, _mm256_shuffle_epi8(table, codes));

@@ -69,6 +69,57 @@ static inline void transpose(vi m[VL]) {
 
 /* ---- attention over packed pages */
 
+/* In each quarter: the sums of four registers' four lanes. */
+static inline __m512 sum_quads(const vf *v) {
+    __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d low = _mm512_castps_pd(ab), high = _mm512_castps_pd(cd);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+}
+
+static inline __m512 fold_quarters(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+static inline vf sum_registers(const vf *v) {
+    return (vf)fold_quarters(fold_quarters(sum_quads(v), sum_quads(v + 4)),
+                             fold_quarters(sum_quads(v + 8), sum_quads(v + 12)));
+}
+
+/* 16 codes, bytes of a quarter of `codes`, to floats. */
+static inline void put_values(const float *levels, int bits, __m128i codes, __m512 scale, __m512 offset, int n,
+                              float *out) {
+    __m512i index = _mm512_cvtepu8_epi32(codes);
+    __m512 level = bits <= 4 ? _mm512_permutexvar_ps(index, _mm512_loadu_ps(levels)) : _mm512_i32gather_ps(index, levels, 4);
+    __mmask16 some = n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
+    _mm512_mask_storeu_ps(out, some, _mm512_fmadd_ps(level, scale, offset));
+}
+
+/* 64 codes at a time: VPERMB spreads runs of `bits` bytes, eight codes each, over eight bytes; VPMULTISHIFTQB brings
+ * each code to a byte of its own. */
+static void expand_codes(const uint8_t *stream, int bits, const float *levels, int n, float scale, float offset,
+                         float *out) {
+    __m512i in_word = _mm512_set1_epi64(0x0706050403020100), times = _mm512_set1_epi16((short)bits);
+    __m512i word = _mm512_srlv_epi64(_mm512_set1_epi64(0x0706050403020100), /* byte 0: 0, 1, ... 7; to all bytes: */
+                                     _mm512_setr_epi64(0, 8, 16, 24, 32, 40, 48, 56));
+    word = _mm512_shuffle_epi8(word, _mm512_set_epi64(0x0808080808080808, 0, 0x0808080808080808, 0, 0x0808080808080808,
+                                                      0, 0x0808080808080808, 0));
+    __m512i spread = _mm512_add_epi8(_mm512_mullo_epi16(word, times), in_word); /* products below 64: bytes stay apart */
+    __m512i shift = _mm512_mullo_epi16(in_word, times), mask = _mm512_set1_epi8((char)((1 << bits) - 1));
+    __m512 s = _mm512_set1_ps(scale), o = _mm512_set1_ps(offset);
+    for (int i = 0; i < n; i += 64, stream += 8 * bits, out += 64) {
+        int count = n - i < 64 ? n - i : 64, bytes = (count * bits + 7) / 8;
+        __mmask64 some = bytes < 64 ? ((__mmask64)1 << bytes) - 1 : ~(__mmask64)0;
+        __m512i words = _mm512_permutexvar_epi8(spread, _mm512_maskz_loadu_epi8(some, stream));
+        __m512i codes = _mm512_and_si512(_mm512_multishift_epi64_epi8(shift, words), mask);
+        put_values(levels, bits, _mm512_castsi512_si128(codes), s, o, count, out);
+        if (count > 16) put_values(levels, bits, _mm512_extracti32x4_epi32(codes, 1), s, o, count - 16, out + 16);
+        if (count > 32) put_values(levels, bits, _mm512_extracti32x4_epi32(codes, 2), s, o, count - 32, out + 32);
+        if (count > 48) put_values(levels, bits, _mm512_extracti32x4_epi32(codes, 3), s, o, count - 48, out + 48);
+    }
+}
+
 /* The table has 64 entries with the codes repeated, so VPERMB needs no mask: bits of an index above the code are other
  * codes' bits and select a copy of the same level. */
 static inline void put_levels(uint8_t *dst, __m512i table, __m512i codes) {

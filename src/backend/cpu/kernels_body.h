@@ -8,6 +8,8 @@
  *     load_u8(p), load_u16(p)     VL integers widened to vi
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
  *     unpack_tile, dot_tile       the integer kernels
+ *     expand_codes                codes of a row to floats
+ *     sum_registers(v)            VL registers -> one, lane i the sum of register i's lanes
  *     and what kernels_trellis.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
@@ -155,13 +157,48 @@ INLINE void dot_rows_block(const float *q, int q_stride, const void *rows, int n
     }
 }
 
+/* n_q x n_r = VL products at a time: n_q + n_r loads for VL multiplications, and one tree of additions at the end
+ * instead of VL sums of lanes. */
+INLINE void dot_rows_square(const float *q, int q_stride, const void *rows, int row_stride, int width, float *out,
+                            int out_stride, const int n_q, const int n_r, const bool half) {
+    vf sum[VL];
+    for (int i = 0; i < VL; i++) sum[i] = (vf){0};
+    int j = 0;
+    for (; j + VL <= width; j += VL)
+        for (int r = 0; r < n_r; r++) {
+            vf k = load_element(row_at(rows, (size_t)r * (size_t)row_stride, half), j, half);
+            for (int i = 0; i < n_q; i++) sum[i * n_r + r] += load(q + i * q_stride + j) * k;
+        }
+    float total[VL];
+    store(total, sum_registers(sum));
+    for (int r = 0; r < n_r; r++)
+        for (int i = 0; i < n_q; i++) {
+            float tail = 0;
+            for (int l = j; l < width; l++)
+                tail += q[i * q_stride + l] * element(row_at(rows, (size_t)r * (size_t)row_stride, half), l, half);
+            out[i * out_stride + r] = total[i * n_r + r] + tail;
+        }
+}
+
+INLINE void dot_rows_queries(const float *q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
+                             float *out, int out_stride, const int n_q, const bool half) {
+    int r = 0;
+    for (; r + VL / n_q <= n_rows; r += VL / n_q)
+        dot_rows_square(q, q_stride, row_at(rows, (size_t)r * (size_t)row_stride, half), row_stride, width, out + r,
+                        out_stride, n_q, VL / n_q, half);
+    dot_rows_block(q, q_stride, row_at(rows, (size_t)r * (size_t)row_stride, half), n_rows - r, row_stride, width,
+                   out + r, out_stride, n_q, half);
+}
+
 INLINE void dot_rows(const float *q, int n_q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
                      float *out, int out_stride, const bool half) {
     for (; n_q >= 4; n_q -= 4, q += 4 * q_stride, out += 4 * out_stride)
-        dot_rows_block(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 4, half);
-    if (n_q == 3) dot_rows_block(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 3, half);
-    if (n_q == 2) dot_rows_block(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 2, half);
-    if (n_q == 1) dot_rows_block(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 1, half);
+        dot_rows_queries(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 4, half);
+    if (n_q >= 2) {
+        dot_rows_queries(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 2, half);
+        n_q -= 2, q += 2 * q_stride, out += 2 * out_stride;
+    }
+    if (n_q == 1) dot_rows_queries(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 1, half);
 }
 
 static void dot_rows_f32(const float *q, int n_q, int q_stride, const float *rows, int n_rows, int row_stride, int width,
@@ -283,7 +320,8 @@ static void scale_weights(float *w, const uint16_t *scales, int n) {
         .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemv = gemv, .gemm = gemm,          \
         .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                              \
         .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
-        .sum_rows_f16 = sum_rows_f16, .to_int = to_int, .unpack_tile = unpack_tile, .dot_tile = dot_tile,              \
+        .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int, .unpack_tile = unpack_tile,      \
+        .dot_tile = dot_tile,                                                                                          \
         .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                    \
         .trellis_encode = trellis_encode,                                                                              \
         .finish_scores = finish_scores, .finish_values = finish_values, .scale_weights = scale_weights, .max = max_of, \

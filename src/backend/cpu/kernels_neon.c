@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/kernels_plain.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
@@ -27,6 +28,10 @@ static inline void store_i8(int8_t *p, vi v) {
 }
 static inline vf load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
+static inline vf sum_registers(const vf *v) {
+    return (vf)vpaddq_f32(vpaddq_f32((float32x4_t)v[0], (float32x4_t)v[1]),
+                          vpaddq_f32((float32x4_t)v[2], (float32x4_t)v[3]));
+}
 
 static inline float max_lanes(vf v) { return vmaxvq_f32((float32x4_t)v); }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/kernels_plain.h"
 #include "base/half.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
@@ -26,6 +27,9 @@ static inline vf load_f16(const uint16_t *p) {
     return (vf){tq_f16_f32(p[0]), tq_f16_f32(p[1]), tq_f16_f32(p[2]), tq_f16_f32(p[3])};
 }
 static inline float sum_lanes(vf v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+static inline vf sum_registers(const vf *v) {
+    return (vf){sum_lanes(v[0]), sum_lanes(v[1]), sum_lanes(v[2]), sum_lanes(v[3])};
+}
 
 static inline float max_lanes(vf v) {
     float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
