@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 
@@ -29,6 +30,8 @@ static inline float sum_lanes(vf v) {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+
+static inline vf max_vf(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 
 static inline float max_lanes(vf v) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
@@ -132,6 +135,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes.  VPSHUFB looks up 16 entries by bits 0-3: four of them and bits 4 and 5
  * choose among 64; a linear table is the sum of its 16 first entries and its 4 multiples of 16. */

@@ -7,7 +7,8 @@
  *     load_f16(p), sum_lanes(v)
  *     load_u8(p), load_u16(p)     VL integers widened to vi
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
- *     unpack_tile, dot_tile       the integer kernels
+ *     max_vf(a, b)                the larger, b if one is NaN
+ *     unpack_tile, dot_tile, page_dots, store_weights, memset_weights  the integer kernels
  *     and what kernels_trellis.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
@@ -272,6 +273,7 @@ static void scale_weights(float *w, const uint16_t *scales, int n) {
     for (int i = 0; i < n; i += VL) store(w + i, load(w + i) * load_f16(scales + i));
 }
 
+#include "backend/cpu/kernels_pages.h"
 #include "backend/cpu/kernels_trellis.h"
 
 #include "backend/cpu/matmul_body.h"
@@ -285,6 +287,8 @@ static void scale_weights(float *w, const uint16_t *scales, int n) {
         .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
         .sum_rows_f16 = sum_rows_f16, .to_int = to_int, .unpack_tile = unpack_tile, .dot_tile = dot_tile,              \
         .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                    \
+        .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                              \
+        .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values,                        \
         .trellis_encode = trellis_encode,                                                                              \
         .finish_scores = finish_scores, .finish_values = finish_values, .scale_weights = scale_weights, .max = max_of, \
         .exp_sum = exp_sum, .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \

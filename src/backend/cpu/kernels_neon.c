@@ -7,6 +7,7 @@
 #include <arm_neon.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 
@@ -27,6 +28,8 @@ static inline void store_i8(int8_t *p, vi v) {
 }
 static inline vf load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
+
+static inline vf max_vf(vf a, vf b) { return (vf)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b); }
 
 static inline float max_lanes(vf v) { return vmaxvq_f32((float32x4_t)v); }
 
@@ -111,6 +114,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes */
 #define VB 16

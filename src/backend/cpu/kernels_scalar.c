@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 #include "base/half.h"
@@ -26,6 +27,11 @@ static inline vf load_f16(const uint16_t *p) {
     return (vf){tq_f16_f32(p[0]), tq_f16_f32(p[1]), tq_f16_f32(p[2]), tq_f16_f32(p[3])};
 }
 static inline float sum_lanes(vf v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+
+static inline vf max_vf(vf a, vf b) {
+    for (int l = 0; l < VL; l++) a[l] = a[l] > b[l] ? a[l] : b[l];
+    return a;
+}
 
 static inline float max_lanes(vf v) {
     float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
@@ -86,6 +92,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
         }
     }
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes */
 #define VB 16

@@ -1,0 +1,135 @@
+/* kernels_pages.h: the float half of attention over a page of TQ_PAGE_TOKENS keys and values, for up to TQ_PAGE_QUERIES
+ * queries at a time.  Included by kernels_body.h; the integer half, page_dots, is each instruction set's own.
+ *
+ * Scores leave page_scores in the query's own unit, softmax weights leave page_weights relative to the page's largest:
+ * so neither a step nor a running maximum is multiplied into 128 places, and the integers always use their 15 bits. */
+
+enum { PAGE = 128 }; /* TQ_PAGE_TOKENS */
+
+/* 2^y for y <= 0: 2^n p(r), |r| <= 1/2, degree 6: relative error below 3e-7.  Below -125: 2^-125; NaN stays NaN. */
+INLINE vf exp2_below(vf y) {
+    y = max_vf(spread(-125.0f), y);
+    vf shifted = y + 12582912.0f; /* the integer part lands in the low bits */
+    vf r = y - (shifted - 12582912.0f);
+    vf p = r * 1.54035304e-4f + 1.33335581e-3f;
+    p = p * r + 9.61812911e-3f;
+    p = p * r + 5.55041087e-2f;
+    p = p * r + 2.40226507e-1f;
+    p = p * r + 6.93147181e-1f;
+    p = p * r + 1.0f;
+    return p * (vf)(((vi)shifted << 23) + 0x3f800000); /* 12582912.0f << 23 leaves nothing */
+}
+
+static void page_offsets(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
+                         float *offsets) {
+    for (int i = 0; i < n_q; i++, q += q_stride) {
+        vf sum = {0};
+        for (int j = 0; j < dim; j += VL) sum += load(q + j) * load_f16(centre + j);
+        offsets[i] = sum_lanes(sum) / unit[i];
+    }
+}
+
+static void page_scores(const int32_t *dots, const uint16_t *scales, const float *offsets, int n_q, int n_tiles,
+                        float *scores) {
+    for (int t = 0; t < n_tiles; t++, dots += TQ_PAGE_QUERIES * 16)
+        for (int l = 0; l < 16; l += VL) {
+            vf scale_of = load_f16(scales + 16 * t + l);
+            for (int i = 0; i < n_q; i++)
+                store(scores + i * PAGE + 16 * t + l,
+                      to_float(*(const vi_unaligned *)(dots + 16 * i + l)) * scale_of + offsets[i]);
+        }
+}
+
+static float page_factors(const uint16_t *scales, int n, float *factors) {
+    vf poison = {0};
+    for (int r = 0; r < PAGE; r += VL) store(factors + r, load_f16(scales + r));
+    for (int r = n; r < PAGE; r++) factors[r] = 0; /* whatever was there */
+    for (int r = 0; r < PAGE; r += VL) poison += load(factors + r) * 0.0f;
+    return sum_lanes(poison);
+}
+
+/* A row's weights from its scores: against `top` in the scores' unit, plus `more` powers of two.  Returns their sum. */
+INLINE float soften_row(float *scores, float top, float unit, float more) {
+    vf sum = {0}, log2_unit = spread(unit * 1.44269504f);
+    for (int j = 0; j < PAGE; j += VL) {
+        vf e = exp2_below((load(scores + j) - top) * log2_unit + more);
+        sum += e;
+        store(scores + j, e);
+    }
+    return sum_lanes(sum);
+}
+
+/* The same, and the products with factors as integers of 15 bits and a sign, against the largest of them. */
+INLINE float soften_row_int(const float *scores, float top, float unit, const float *factors, const tq_int_vectors *w,
+                            int row) {
+    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), products[PAGE / VL], tops = {0};
+    for (int j = 0; j < PAGE / VL; j++) {
+        vf e = exp2_below((load(scores + j * VL) - top) * log2_unit);
+        sum += e;
+        products[j] = e * load(factors + j * VL);
+        tops = max_vf((vf)((vi)products[j] & 0x7fffffff), tops);
+    }
+    float most = max_lanes(tops), inverse = most > 1e-33f ? 32512.0f / most : 0.0f; /* as to_int */
+    vu integers = {0}; /* wraps where a value is not finite; the sum is NaN then, or the factors' poison */
+    size_t at = (size_t)row * TQ_INT_STRIDE;
+    for (int j = 0; j < PAGE / VL; j++) {
+        vi value = (vi)(products[j] * inverse + 12582912.0f) - (vi)spread(12582912.0f);
+        store_weights(w, at + (size_t)(j * VL), value);
+        integers += (vu)value;
+    }
+    w->step[row] = most / 32512.0f;
+    w->sum[row] = sum_integers((vi)integers);
+    return sum_lanes(sum);
+}
+
+static void page_weights(float *scores, const float *unit, const tq_key_range *seen, int n_q, const float *factors,
+                         tq_int_vectors *w, tq_page_softmax *s) {
+    float tops[TQ_PAGE_QUERIES], keep[16], bring[16];
+    for (int i = 0; i < 16; i++) keep[i] = bring[i] = -INFINITY;
+    for (int i = 0; i < n_q; i++) {
+        float *x = scores + i * PAGE;
+        tops[i] = -INFINITY;
+        if (seen[i].to <= seen[i].from) continue;
+        for (int r = 0; r < seen[i].from; r++) x[r] = -INFINITY;
+        for (int r = seen[i].to; r < PAGE; r++) x[r] = -INFINITY;
+        vf top = spread(-INFINITY);
+        for (int j = 0; j < PAGE; j += VL) top = max_vf(load(x + j), top);
+        tops[i] = max_lanes(top);
+    }
+    float more[TQ_PAGE_QUERIES];
+    for (int i = 0; i < n_q; i++) {
+        float top = tops[i] == -INFINITY ? tops[i] : tops[i] * unit[i], whole = top > s->max[i] ? top : s->max[i];
+        keep[i] = s->max[i] == -INFINITY ? -INFINITY : s->max[i] - whole;
+        bring[i] = tops[i] == -INFINITY ? -INFINITY : top - whole;
+        more[i] = factors ? 0 : bring[i] * 1.44269504f;
+        s->max[i] = whole;
+    }
+    for (int i = 0; i < n_q; i += VL) {
+        store(keep + i, exp_vf(load(keep + i)));
+        store(bring + i, exp_vf(load(bring + i)));
+    }
+    for (int i = 0; i < n_q; i++) {
+        s->keep[i] = keep[i];
+        s->bring[i] = bring[i];
+        if (seen[i].to <= seen[i].from) {
+            if (factors) memset_weights(w, i), w->sum[i] = 0, w->step[i] = 0;
+            else memset(scores + i * PAGE, 0, PAGE * sizeof *scores);
+            s->sum[i] *= keep[i];
+            continue;
+        }
+        float sum = factors ? soften_row_int(scores + i * PAGE, tops[i], unit[i], factors, w, i)
+                            : soften_row(scores + i * PAGE, tops[i], unit[i], more[i]);
+        s->sum[i] = s->sum[i] * keep[i] + sum * (factors ? bring[i] : 1.0f);
+    }
+}
+
+static void page_values(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,
+                        int acc_stride) {
+    for (int i = 0; i < n_q; i++) {
+        float bring = s->bring[i] * step[i] * (1.0f / 127), *to = acc + (size_t)i * (size_t)acc_stride;
+        const int32_t *from = dots + 16 * i;
+        for (int t = 0; t < n_tiles; t++, from += TQ_PAGE_QUERIES * 16, to += 16)
+            for (int l = 0; l < 16; l += VL)
+                store(to + l, load(to + l) * s->keep[i] + to_float(*(const vi_unaligned *)(from + l)) * bring);
+    }
+}
