@@ -14,7 +14,7 @@
 enum {
     BLOCK_ROWS = 64,     /* query rows of a unit, if the group is not larger */
     SPLIT_TOKENS = 4,    /* chunks up to this many tokens split the pages too */
-    SPLIT_PAGES = 8,     /* pages of a split */
+    SPLIT_PAGES = 16,    /* pages of a split */
     EXPAND_ROWS = 16,    /* rows of a row codec expanded at a time */
     KEY_BLOCK = TQ_PAGE_TOKENS,
 };
@@ -215,11 +215,11 @@ static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_
 /* One side of a page as page_dots takes it: trellis codes unpacked first, once for all queries. */
 static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
-    tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .bits = codec->bits,
+    tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis) return c;
-    c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next = NULL;
+    c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
     if (side == TQ_VALUES) begin_values(p, codec, block);
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);

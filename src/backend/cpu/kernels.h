@@ -34,7 +34,8 @@ enum { TQ_PAGE_QUERIES = 8, TQ_INT_STRIDE = 512 };
 /* The codes of one side of a page (codec/page.h). */
 typedef struct tq_page_codes {
     const uint8_t *codes, *levels; /* levels: as for unpack_tile */
-    const uint8_t *next;           /* of the page that comes next, to be fetched meanwhile; or NULL */
+    const uint8_t *next;           /* the next page's block of this side, to be fetched meanwhile; or NULL */
+    size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
     size_t tile_bytes;
 } tq_page_codes;

@@ -33,6 +33,8 @@ static inline float sum_lanes(vf v) {
 
 static inline vf max_vf(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
+
 static inline float max_lanes(vf v) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));

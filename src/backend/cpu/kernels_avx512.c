@@ -22,6 +22,7 @@ static inline void store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _m
 static inline vf load_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline float sum_lanes(vf v) { return _mm512_reduce_add_ps((__m512)v); }
 
+static inline vf max_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 11); } /* no sign, larger */
 static inline vf max_vf(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 
 static inline float max_lanes(vf v) { return _mm512_reduce_max_ps((__m512)v); }

@@ -8,6 +8,7 @@
  *     load_u8(p), load_u16(p)     VL integers widened to vi
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
  *     max_vf(a, b)                the larger, b if one is NaN
+ *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
  *     unpack_tile, dot_tile, page_dots, store_weights, memset_weights  the integer kernels
  *     and what kernels_trellis.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled

@@ -31,6 +31,8 @@ static inline float sum_lanes(vf v) { return vaddvq_f32((float32x4_t)v); }
 
 static inline vf max_vf(vf a, vf b) { return (vf)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b); }
 
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
+
 static inline float max_lanes(vf v) { return vmaxvq_f32((float32x4_t)v); }
 
 typedef int16_t vw __attribute__((vector_size(VL * 4)));

@@ -6,18 +6,18 @@
 
 enum { PAGE = 128 }; /* TQ_PAGE_TOKENS */
 
-/* 2^y for y <= 0: 2^n p(r), |r| <= 1/2, degree 6: relative error below 3e-7.  Below -125: 2^-125; NaN stays NaN. */
+/* 2^y for y <= 0 (or a rounding above): 2^n p(r), |r| <= 1/2, degree 5: relative error below 3e-7.  Below -125: 2^-125; NaN
+ * stays NaN. */
 INLINE vf exp2_below(vf y) {
+    const float magic = 12582912.0f + 127; /* the integer part lands in the low bits, and 127 with it */
     y = max_vf(spread(-125.0f), y);
-    vf shifted = y + 12582912.0f; /* the integer part lands in the low bits */
-    vf r = y - (shifted - 12582912.0f);
-    vf p = r * 1.54035304e-4f + 1.33335581e-3f;
-    p = p * r + 9.61812911e-3f;
-    p = p * r + 5.55041087e-2f;
-    p = p * r + 2.40226507e-1f;
-    p = p * r + 6.93147181e-1f;
+    vf shifted = y + magic, r = y - (shifted - magic);
+    vf p = r * 0.00133813025f + 0.00966636852f;
+    p = p * r + 0.0555038101f;
+    p = p * r + 0.24022349f;
+    p = p * r + 0.693147181f;
     p = p * r + 1.0f;
-    return p * (vf)(((vi)shifted << 23) + 0x3f800000); /* 12582912.0f << 23 leaves nothing */
+    return p * (vf)((vi)shifted << 23); /* what else stands in shifted leaves at the top */
 }
 
 static void page_offsets(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
@@ -50,33 +50,37 @@ static float page_factors(const uint16_t *scales, int n, float *factors) {
 
 /* A row's weights from its scores: against `top` in the scores' unit, plus `more` powers of two.  Returns their sum. */
 INLINE float soften_row(float *scores, float top, float unit, float more) {
-    vf sum = {0}, log2_unit = spread(unit * 1.44269504f);
+    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), offset = more - top * log2_unit;
     for (int j = 0; j < PAGE; j += VL) {
-        vf e = exp2_below((load(scores + j) - top) * log2_unit + more);
+        vf e = exp2_below(load(scores + j) * log2_unit + offset);
         sum += e;
         store(scores + j, e);
     }
     return sum_lanes(sum);
 }
 
+/* Added to a small number, puts it into the low 16 bits, 128 too large: so the bits above the lowest eight are rounded. */
+#define WEIGHT_SHIFT (12582912.0f + 128)
+
 /* The same, and the products with factors as integers of 15 bits and a sign, against the largest of them. */
 INLINE float soften_row_int(const float *scores, float top, float unit, const float *factors, const tq_int_vectors *w,
                             int row) {
-    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), products[PAGE / VL], tops = {0};
+    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), offset = -top * log2_unit, products[PAGE / VL], tops = {0};
     for (int j = 0; j < PAGE / VL; j++) {
-        vf e = exp2_below((load(scores + j * VL) - top) * log2_unit);
+        vf e = exp2_below(load(scores + j * VL) * log2_unit + offset);
         sum += e;
         products[j] = e * load(factors + j * VL);
-        tops = max_vf((vf)((vi)products[j] & 0x7fffffff), tops);
+        tops = max_magnitude(products[j], tops);
     }
     float most = max_lanes(tops), inverse = most > 1e-33f ? 32512.0f / most : 0.0f; /* as to_int */
     vu integers = {0}; /* wraps where a value is not finite; the sum is NaN then, or the factors' poison */
     size_t at = (size_t)row * TQ_INT_STRIDE;
     for (int j = 0; j < PAGE / VL; j++) {
-        vi value = (vi)(products[j] * inverse + 12582912.0f) - (vi)spread(12582912.0f);
-        store_weights(w, at + (size_t)(j * VL), value);
-        integers += (vu)value;
+        vi shifted = (vi)(products[j] * inverse + WEIGHT_SHIFT);
+        store_weights(w, at + (size_t)(j * VL), shifted);
+        integers += (vu)shifted;
     }
+    integers -= (vu)(vi)spread(WEIGHT_SHIFT) * (PAGE / VL);
     w->step[row] = most / 32512.0f;
     w->sum[row] = sum_integers((vi)integers);
     return sum_lanes(sum);

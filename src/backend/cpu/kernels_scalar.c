@@ -33,6 +33,8 @@ static inline vf max_vf(vf a, vf b) {
     return a;
 }
 
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
+
 static inline float max_lanes(vf v) {
     float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
     return a > b ? a : b;

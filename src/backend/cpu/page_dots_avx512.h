@@ -5,12 +5,11 @@
  * of the code, and a byte of several codes is shifted only where a code lies above bit 5.  Eight vectors of 3-bit codes
  * cost 4 shifts, 8 merges of the planes (VPTERNLOG) and 8 look-ups. */
 
-/* Softmax weights as VPDPBUSD wants them: high and low bytes.  Adding 128 rounds the high byte; the low one is then off by
- * its sign bit. */
-static inline __attribute__((always_inline)) void store_weights(const tq_int_vectors *w, size_t at, vi value) {
+/* Softmax weights, 128 too large, as VPDPBUSD wants them: high and low bytes, of which the low one is off by its sign bit. */
+static inline __attribute__((always_inline)) void store_weights(const tq_int_vectors *w, size_t at, vi shifted) {
     const __m512i bytes = _mm512_set_epi64(0, 0, 0, 0, 0x3d3935312d292521, 0x1d1915110d090501, 0x3c3834302c282420,
                                            0x1c1814100c080400);
-    __m512i sorted = _mm512_permutexvar_epi8(bytes, (__m512i)(value + 128));
+    __m512i sorted = _mm512_permutexvar_epi8(bytes, (__m512i)shifted);
     __m128i low = _mm_xor_si128(_mm512_castsi512_si128(sorted), _mm_set1_epi8(-128));
     _mm_storeu_si128((__m128i *)(void *)(w->low + at), low);
     _mm_storeu_si128((__m128i *)(void *)(w->high + at), _mm512_extracti32x4_epi32(sorted, 1));
@@ -184,11 +183,12 @@ static inline __attribute__((always_inline)) void dot_page(const tq_page_codes *
     uint8_t levels[2 * 128 * 64] __attribute__((aligned(64)));
     page_tables t = page_tables_of(side->levels, bits);
     const int8_t *high = q->high + first * TQ_INT_STRIDE, *low = q->low + first * TQ_INT_STRIDE;
+    size_t fetched = 0;
     for (int tile = 0; tile < side->n_tiles; tile += 2) {
         size_t at = (size_t)tile * side->tile_bytes;
         bool two = tile + 1 < side->n_tiles; /* the last of an odd number goes with itself */
-        for (size_t line = 0; side->next && line < (two ? 2 : 1) * side->tile_bytes; line += 64)
-            __builtin_prefetch(side->next + at + line, 0, 3);
+        for (size_t end = side->next_bytes * (size_t)(tile + 2) / (size_t)side->n_tiles; fetched < end; fetched += 64)
+            __builtin_prefetch(side->next + fetched, 0, 3);
         int32_t *to = dots + tile * TQ_PAGE_QUERIES * 16;
         dot_two_tiles(side->codes + at, side->codes + at + (two ? side->tile_bytes : 0), side->n_vectors, &t, levels, high,
                       low, q->sum + first, to, to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q, bits);
