@@ -124,12 +124,6 @@ static void run_sum_rows_f16(const tq_kernels *k, const bench_case *c, float *ou
     memset(to, 0, QUERIES * HEAD * sizeof *to);
     k->sum_rows_f16(c->x, QUERIES, ROWS, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, to, HEAD);
 }
-static void run_unpack_tile(const tq_kernels *k, const bench_case *c, float *out) {
-    uint8_t *to = (uint8_t *)c->scratch;
-    k->unpack_tile(c->bits, c->data + 65536, c->data, HEAD / 4, to);
-    for (int i = 0; out && i < HEAD / 4 * 64; i++) out[i] = to[i];
-}
-
 /* ---- whole pages: 7 queries (the group of a Qwen2.5-0.5B), 128 keys or values of HEAD or 64 */
 
 enum { GROUP = 7, PAGE_SCALES = 8192 }; /* floats of scratch before the queries' integers, whose scales stand in data */
@@ -204,9 +198,6 @@ static const struct {
      2.0 * QUERIES * ROWS * HEAD},
     {"sum_rows_f16", "8 queries, 128 rows of 128", run_sum_rows_f16, QUERIES * ROWS, 0, QUERIES * HEAD, 2e-6, ROWS * HEAD * 2,
      2.0 * QUERIES * ROWS * HEAD},
-    {"unpack_tile", "2 bits, 16 keys of 128", run_unpack_tile, 0, 2, HEAD * 16, 0, HEAD * 16 / 4, 0},
-    {"unpack_tile", "3 bits, 16 keys of 128", run_unpack_tile, 0, 3, HEAD * 16, 0, HEAD * 16 * 3 / 8, 0},
-    {"unpack_tile", "4 bits, 16 keys of 128", run_unpack_tile, 0, 4, HEAD * 16, 0, HEAD * 16 / 2, 0},
     {"page_dots", "2 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 2, GROUP * ROWS, 1e-5, 64 * ROWS * 2 / 8, 2.0 * GROUP * ROWS * 64},
     {"page_dots", "3 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 3, GROUP * ROWS, 1e-5, 64 * ROWS * 3 / 8, 2.0 * GROUP * ROWS * 64},
     {"page_dots", "4 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 4, GROUP * ROWS, 1e-5, 64 * ROWS * 4 / 8, 2.0 * GROUP * ROWS * 64},

@@ -33,7 +33,7 @@ enum { TQ_PAGE_QUERIES = 8, TQ_INT_STRIDE = 512 };
 
 /* The codes of one side of a page (codec/page.h). */
 typedef struct tq_page_codes {
-    const uint8_t *codes, *levels; /* levels: as for unpack_tile */
+    const uint8_t *codes, *levels; /* levels: of a code, + 128; 256 entries, the table repeated */
     const uint8_t *next;           /* the next page's block of this side, to be fetched meanwhile; or NULL */
     size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
@@ -136,9 +136,7 @@ typedef struct tq_kernels {
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
-    /* Codes of a tile -> bytes level + 128, 64 a vector.  levels: 256 entries, the table repeated. */
-    void (*unpack_tile)(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst);
-    /* The same for trellis codes.  A tile of keys stands for itself; tiles of values are unpacked in order, and `states`
+    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are unpacked in order, and `states`
      * (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
     void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
     void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
@@ -146,19 +144,11 @@ typedef struct tq_kernels {
     /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
     void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
                            void *scratch);
-    /* out[i * 16 + lane] = sum over vectors v and j < 4 of (dst[64 v + 4 lane + j] - 128) * wide_i[4 v + j]. */
-    void (*dot_tile)(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
-                     int32_t *out);
-    /* scores[r] = dots[r] * (step * scales[r]) + offset for r < 16. */
-    void (*finish_scores)(const int32_t *dots, float step, const uint16_t *scales, float offset, float *scores);
-    /* acc[i] += dots[i] * step for i < 16. */
-    void (*finish_values)(const int32_t *dots, float step, float *acc);
-    /* w[r] *= scales[r] for r < n, n a multiple of 16. */
-    void (*scale_weights)(float *w, const uint16_t *scales, int n);
 
     /* ---- whole pages: n_q <= TQ_PAGE_QUERIES queries, of which `first_q` of the integer vectors is the first; the others'
      * arguments begin at their own.  dots: (tile, TQ_PAGE_QUERIES, 16). */
-    /* dot_tile of every tile. */
+    /* dots[t][i][lane] = sum over vectors v and j < 4 of (level + 128 of the code at 4 lane + j of vector v - 128) * wide[4 v + j]
+     * of query first_q + i: exact. */
     void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
     /* offsets[i] = q_i . centre / unit[i] */
     void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
