@@ -228,7 +228,7 @@ static void check_weights(const tq_kernels *k) {
                         bool is_seen = r >= seen[i].from && r < seen[i].to;
                         double want = is_seen ? exp(before[i * PAGE + r] - reference) : 0;
                         if (whole) {
-                            check_close(floats(&scores)[i * PAGE + r], want, 1e-5 * want + 1e-37, k->name, "a weight", page, r);
+                            check_close(floats(&scores)[i * PAGE + r], want, 1e-5 * want + 0x1p-100, k->name, "a weight", page, r);
                         } else {
                             int wide = wide_of(k, &w.v, i * TQ_INT_STRIDE + r);
                             want *= factors[r];

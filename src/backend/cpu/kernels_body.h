@@ -9,7 +9,7 @@
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
  *     max_vf(a, b)                the larger, b if one is NaN
  *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
- *     page_dots, store_weights, memset_weights, sum_integers  the integer kernels (page_dots_*.h)
+ *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h)
  *     and what kernels_trellis.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */

@@ -6,11 +6,11 @@
 
 enum { PAGE = 128 }; /* TQ_PAGE_TOKENS */
 
-/* 2^y for y <= 0 (or a rounding above): 2^n p(r), |r| <= 1/2, degree 5: relative error below 3e-7.  Below -125: 2^-125; NaN
- * stays NaN. */
+/* 2^y for y <= 0 (or a rounding above): 2^n p(r), |r| <= 1/2, degree 5: relative error below 3e-7.  Below -100: 2^-100, so
+ * that products with scales are no subnormals, which are slow; NaN stays NaN. */
 INLINE vf exp2_below(vf y) {
     const float magic = 12582912.0f + 127; /* the integer part lands in the low bits, and 127 with it */
-    y = max_vf(spread(-125.0f), y);
+    y = max_vf(spread(-100.0f), y);
     vf shifted = y + magic, r = y - (shifted - magic);
     vf p = r * 0.00133813025f + 0.00966636852f;
     p = p * r + 0.0555038101f;
@@ -48,42 +48,39 @@ static float page_factors(const uint16_t *scales, int n, float *factors) {
     return sum_lanes(poison);
 }
 
-/* A row's weights from its scores: against `top` in the scores' unit, plus `more` powers of two.  Returns their sum. */
-INLINE float soften_row(float *scores, float top, float unit, float more) {
-    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), offset = more - top * log2_unit;
+/* A row's scores, against `top` in their unit and plus `more` powers of two, -> their exponentials, and with factors the
+ * products of both.  Returns the exponentials' sum; *most is the largest product. */
+INLINE float soften_row(float *scores, float top, float unit, float more, const float *factors, float *most) {
+    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), offset = more - top * log2_unit, tops = {0};
     for (int j = 0; j < PAGE; j += VL) {
         vf e = exp2_below(load(scores + j) * log2_unit + offset);
         sum += e;
+        if (factors) {
+            e *= load(factors + j);
+            tops = max_magnitude(e, tops);
+        }
         store(scores + j, e);
     }
+    if (factors) *most = max_lanes(tops);
     return sum_lanes(sum);
 }
 
 /* Added to a small number, puts it into the low 16 bits, 128 too large: so the bits above the lowest eight are rounded. */
 #define WEIGHT_SHIFT (12582912.0f + 128)
 
-/* The same, and the products with factors as integers of 15 bits and a sign, against the largest of them. */
-INLINE float soften_row_int(const float *scores, float top, float unit, const float *factors, const tq_int_vectors *w,
-                            int row) {
-    vf sum = {0}, log2_unit = spread(unit * 1.44269504f), offset = -top * log2_unit, products[PAGE / VL], tops = {0};
-    for (int j = 0; j < PAGE / VL; j++) {
-        vf e = exp2_below(load(scores + j * VL) * log2_unit + offset);
-        sum += e;
-        products[j] = e * load(factors + j * VL);
-        tops = max_magnitude(products[j], tops);
-    }
-    float most = max_lanes(tops), inverse = most > 1e-33f ? 32512.0f / most : 0.0f; /* as to_int */
-    vu integers = {0}; /* wraps where a value is not finite; the sum is NaN then, or the factors' poison */
+/* Products of one row -> integers of 15 bits and a sign, against the largest of them. */
+INLINE void round_row(const float *products, float most, const tq_int_vectors *w, int row) {
+    float inverse = most > 1e-33f ? 32512.0f / most : 0.0f; /* as to_int */
+    vu integers = {0}; /* wraps where a value is not finite; the softmax's sum is NaN then, or the factors' poison */
     size_t at = (size_t)row * TQ_INT_STRIDE;
-    for (int j = 0; j < PAGE / VL; j++) {
-        vi shifted = (vi)(products[j] * inverse + WEIGHT_SHIFT);
-        store_weights(w, at + (size_t)(j * VL), shifted);
+    for (int j = 0; j < PAGE; j += VL) {
+        vi shifted = (vi)(load(products + j) * inverse + WEIGHT_SHIFT);
+        store_weights(w, at + (size_t)j, shifted);
         integers += (vu)shifted;
     }
     integers -= (vu)(vi)spread(WEIGHT_SHIFT) * (PAGE / VL);
     w->step[row] = most / 32512.0f;
     w->sum[row] = sum_integers((vi)integers);
-    return sum_lanes(sum);
 }
 
 static void page_weights(float *scores, const float *unit, const tq_key_range *seen, int n_q, const float *factors,
@@ -112,19 +109,17 @@ static void page_weights(float *scores, const float *unit, const tq_key_range *s
         store(keep + i, exp_vf(load(keep + i)));
         store(bring + i, exp_vf(load(bring + i)));
     }
+    float most[TQ_PAGE_QUERIES] = {0}; /* rows are rounded when all are known: nothing waits for a row's largest */
     for (int i = 0; i < n_q; i++) {
         s->keep[i] = keep[i];
         s->bring[i] = bring[i];
-        if (seen[i].to <= seen[i].from) {
-            if (factors) memset_weights(w, i), w->sum[i] = 0, w->step[i] = 0;
-            else memset(scores + i * PAGE, 0, PAGE * sizeof *scores);
-            s->sum[i] *= keep[i];
-            continue;
-        }
-        float sum = factors ? soften_row_int(scores + i * PAGE, tops[i], unit[i], factors, w, i)
-                            : soften_row(scores + i * PAGE, tops[i], unit[i], more[i]);
-        s->sum[i] = s->sum[i] * keep[i] + sum * (factors ? bring[i] : 1.0f);
+        float *x = scores + i * PAGE, sum = 0;
+        if (seen[i].to <= seen[i].from) memset(x, 0, PAGE * sizeof *x);
+        else if (factors) sum = bring[i] * soften_row(x, tops[i], unit[i], 0, factors, most + i);
+        else sum = soften_row(x, tops[i], unit[i], more[i], NULL, NULL);
+        s->sum[i] = s->sum[i] * keep[i] + sum;
     }
+    for (int i = 0; factors && i < n_q; i++) round_row(scores + i * PAGE, most[i], w, i);
 }
 
 static void page_values(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,

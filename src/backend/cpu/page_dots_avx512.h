@@ -15,8 +15,6 @@ static inline __attribute__((always_inline)) void store_weights(const tq_int_vec
     _mm_storeu_si128((__m128i *)(void *)(w->high + at), _mm512_extracti32x4_epi32(sorted, 1));
 }
 static inline int32_t sum_integers(vi v) { return _mm512_reduce_add_epi32((__m512i)v); }
-#define memset_weights(w, row)                                                                                         \
-    (__builtin_memset((w)->high + (row) * TQ_INT_STRIDE, 0, 128), __builtin_memset((w)->low + (row) * TQ_INT_STRIDE, 0, 128))
 
 /* Of 64 indices: the level of the code whose low bits stand at `low` (as many as `mask` has) and whose bit 2, if there is
  * one, stands at `high`. */
@@ -70,7 +68,16 @@ typedef struct page_pass_state {
     page_sums sums;
     const int8_t *q;
     uint8_t *levels;
+    const uint8_t *fetch, *fetch_last;
 } page_pass_state;
+
+/* A line of the next page.  One at a time between products: there are few places for lines that are on their way, and
+ * whoever asks for more waits. */
+static inline __attribute__((always_inline)) void fetch_line(page_pass_state *s) {
+    __builtin_prefetch(s->fetch, 0, 3);
+    s->fetch += 64;
+    if (s->fetch > s->fetch_last) s->fetch = s->fetch_last;
+}
 
 static inline __attribute__((always_inline)) void add_codes(page_pass_state *s, int v, __m512i table, __m512i first,
                                                             __m512i second, const int n_q) {
@@ -79,6 +86,7 @@ static inline __attribute__((always_inline)) void add_codes(page_pass_state *s, 
     _mm512_store_si512(s->levels + 128 * v, first);
     _mm512_store_si512(s->levels + 128 * v + 64, second);
     add_vectors(&s->sums, first, second, s->q + 4 * v, n_q);
+    if (v % 2) fetch_line(s);
 }
 
 /* A low and a high plane of each tile; mask ? low : high. */
@@ -137,10 +145,11 @@ static inline __attribute__((always_inline)) void add_group4(page_pass_state *s,
  * 2^32 on the way and are exact at the end: |result| < 2^31 for up to 512 places. */
 static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *tile1, const uint8_t *tile2, int n_vectors,
                                                                 const page_tables *t, uint8_t *levels,
+                                                                const uint8_t *fetch, const uint8_t *fetch_last,
                                                                 const int8_t *high, const int8_t *low,
                                                                 const int32_t *sums, int32_t *dots1, int32_t *dots2,
                                                                 const int n_q, const int bits) {
-    page_pass_state s = {.q = high, .levels = levels};
+    page_pass_state s = {.q = high, .levels = levels, .fetch = fetch, .fetch_last = fetch_last};
     page_sums *sum = &s.sums;
 #pragma GCC unroll 8
     for (int i = 0; i < n_q; i++) sum->first[i] = sum->second[i] = _mm512_setzero_si512();
@@ -152,8 +161,10 @@ static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *t
             add_group3_first(&s, t, _mm512_loadu_si512(tile1), _mm512_loadu_si512(tile1 + 64), _mm512_loadu_si512(tile2),
                              _mm512_loadu_si512(tile2 + 64), n_q);
     } else if (bits == 8) {
-        for (; v < n_vectors; v++)
+        for (; v < n_vectors; v++) {
+            fetch_line(&s);
             add_vectors(sum, _mm512_loadu_si512(tile1 + 64 * v), _mm512_loadu_si512(tile2 + 64 * v), high + 4 * v, n_q);
+        }
     } else {
         for (; v < n_vectors; v += 4, tile1 += 32 * bits, tile2 += 32 * bits, s.q += 16, s.levels += 512)
             add_group4(&s, t, tile1, tile2, n_q, bits);
@@ -165,6 +176,7 @@ static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *t
         sum->second[i] = _mm512_sub_epi32(_mm512_slli_epi32(sum->second[i], 8), offset);
     }
     for (v = 0; v < n_vectors; v++) {
+        fetch_line(&s);
         if (bits == 8)
             add_vectors(sum, _mm512_loadu_si512(tile1 + 64 * v), _mm512_loadu_si512(tile2 + 64 * v), low + 4 * v, n_q);
         else
@@ -183,15 +195,15 @@ static inline __attribute__((always_inline)) void dot_page(const tq_page_codes *
     uint8_t levels[2 * 128 * 64] __attribute__((aligned(64)));
     page_tables t = page_tables_of(side->levels, bits);
     const int8_t *high = q->high + first * TQ_INT_STRIDE, *low = q->low + first * TQ_INT_STRIDE;
-    size_t fetched = 0;
+    size_t share = side->next_bytes / (size_t)side->n_tiles;
     for (int tile = 0; tile < side->n_tiles; tile += 2) {
         size_t at = (size_t)tile * side->tile_bytes;
         bool two = tile + 1 < side->n_tiles; /* the last of an odd number goes with itself */
-        for (size_t end = side->next_bytes * (size_t)(tile + 2) / (size_t)side->n_tiles; fetched < end; fetched += 64)
-            __builtin_prefetch(side->next + fetched, 0, 3);
+        const uint8_t *from = side->next_bytes ? side->next + share * (size_t)tile : side->codes;
+        const uint8_t *last = side->next_bytes ? from + (two ? 2 : 1) * share : from;
         int32_t *to = dots + tile * TQ_PAGE_QUERIES * 16;
-        dot_two_tiles(side->codes + at, side->codes + at + (two ? side->tile_bytes : 0), side->n_vectors, &t, levels, high,
-                      low, q->sum + first, to, to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q, bits);
+        dot_two_tiles(side->codes + at, side->codes + at + (two ? side->tile_bytes : 0), side->n_vectors, &t, levels, from,
+                      last, high, low, q->sum + first, to, to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q, bits);
     }
 }
 

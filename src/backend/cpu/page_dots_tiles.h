@@ -8,7 +8,6 @@ static inline int32_t sum_integers(vi v) {
     for (int l = 0; l < VL; l++) sum += (uint32_t)v[l];
     return (int32_t)sum;
 }
-#define memset_weights(w, row) memset((w)->wide + (row) * TQ_INT_STRIDE, 0, 128 * sizeof *(w)->wide)
 
 static void page_dots(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots) {
     uint8_t unpacked[128 * 64] __attribute__((aligned(64)));
