@@ -111,11 +111,6 @@ static void run_silu_mul(const tq_kernels *k, const bench_case *c, float *out) {
     memcpy(to, c->x, (size_t)c->n * sizeof *to);
     k->silu_mul(to, c->y, c->n);
 }
-static void run_exp_sum(const tq_kernels *k, const bench_case *c, float *out) {
-    float *to = out ? out : c->scratch;
-    memcpy(to, c->x, (size_t)c->n * sizeof *to);
-    k->exp_sum(to, c->n, 4);
-}
 static void run_dot_rows_f16(const tq_kernels *k, const bench_case *c, float *out) {
     k->dot_rows_f16(c->x, QUERIES, HEAD, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, out ? out : c->scratch, ROWS);
 }
@@ -193,7 +188,6 @@ static const struct {
 } small_cases[] = {
     {"rms_norm", "2048 values", run_rms_norm, 2048, 0, 2048, 1e-6, 2048 * 12, 2048 * 4},
     {"silu_mul", "4864 values", run_silu_mul, 4864, 0, 4864, 1e-6, 4864 * 12, 4864 * 20},
-    {"exp_sum", "128 values", run_exp_sum, 128, 0, 128, 1e-6, 128 * 8, 128 * 20},
     {"dot_rows_f16", "8 queries, 128 rows of 128", run_dot_rows_f16, QUERIES * HEAD, 0, QUERIES * ROWS, 2e-6, ROWS * HEAD * 2,
      2.0 * QUERIES * ROWS * HEAD},
     {"sum_rows_f16", "8 queries, 128 rows of 128", run_sum_rows_f16, QUERIES * ROWS, 0, QUERIES * HEAD, 2e-6, ROWS * HEAD * 2,

@@ -110,85 +110,6 @@ static void silu_of_a_very_negative_gate_is_zero(void **state) {
     each_table(check_silu_extremes);
 }
 
-/* ---- softmax -------------------------------------------------------------------------------------------------------
- */
-
-static void check_max(const tq_kernels *k) {
-    tq_rng rng = {2};
-    float x[300];
-    for (int s = 0; s < N_SIZES; s++)
-        for (int at = 0; at < sizes[s]; at++) { /* the largest at every place */
-            test_normals(&rng, x, 300);
-            x[sizes[s]] = 1000; /* not its own */
-            x[at] = 9;
-            assert_true(k->max(x, sizes[s], -INFINITY) == 9);
-            assert_true(k->max(x, sizes[s], 10) == 10);
-        }
-    assert_true(k->max(x, 0, -3) == -3);
-    for (int i = 0; i < 300; i++) x[i] = -INFINITY;
-    assert_true(k->max(x, 33, -INFINITY) == -INFINITY);
-}
-
-static void the_maximum_is_found_at_every_place(void **state) {
-    (void)state;
-    each_table(check_max);
-}
-
-/* exp: 2e-7 relative down to -87, then 0 (softmax weights below 1e-38 are nothing). */
-static void check_exp_sum(const tq_kernels *k) {
-    tq_rng rng = {3};
-    double worst = 0;
-    for (int s = 0; s < N_SIZES; s++)
-        for (int round = 0; round < 40; round++) {
-            int n = sizes[s];
-            float x[300], max = (float)(10 * test_normal(&rng));
-            double want_sum = 0, want[300];
-            for (int i = 0; i < n; i++) {
-                x[i] = max - (float)(round % 2 ? 86.9 * tq_rng_uniform(&rng) : fabs(test_normal(&rng)));
-                if (i % 13 == 5) x[i] = -INFINITY;
-                if (i % 17 == 6) x[i] = max;
-                if (i % 19 == 7) x[i] = max - 100;
-                want[i] = exp((double)(x[i] - max));
-                if (x[i] - max < -87.0f) want[i] = 0;
-                want_sum += want[i];
-            }
-            guarded g = guarded_new((size_t)n * sizeof(float), 4 * (size_t)(round % 3));
-            memcpy(g.data, x, g.bytes);
-            double sum = k->exp_sum(floats(&g), n, max);
-            for (int i = 0; i < n; i++) {
-                check_close(floats(&g)[i], want[i], 2.5e-7 * want[i], k->name, "exp_sum", n, i);
-                if (want[i] > 0) worst = fmax(worst, fabs(floats(&g)[i] / want[i] - 1));
-                if (x[i] == -INFINITY || x[i] == max - 100) assert_true(floats(&g)[i] == 0);
-                if (x[i] == max) assert_true(floats(&g)[i] == 1);
-            }
-            check_close(sum, want_sum, sum_bound(n, want_sum) + 2.5e-7 * want_sum, k->name, "exp_sum's sum", n, 0);
-            guarded_free(&g, "exp_sum");
-        }
-    print_message("%s: exp within %.1e\n", k->name, worst);
-}
-
-static void softmax_weights_are_exponentials(void **state) {
-    (void)state;
-    each_table(check_exp_sum);
-}
-
-/* A NaN score must reach the answer, not turn into a small weight. */
-static void check_exp_nan(const tq_kernels *k) {
-    for (int n = 1; n < 40; n++) {
-        float x[40];
-        for (int i = 0; i < n; i++) x[i] = -(float)i;
-        x[n / 2] = NAN;
-        double sum = k->exp_sum(x, n, 0);
-        if (!isnan(sum) || !isnan(x[n / 2]))
-            fail_msg("%s: NaN at %d of %d became %g", k->name, n / 2, n, (double)x[n / 2]);
-    }
-}
-
-static void a_nan_score_is_not_hidden(void **state) {
-    (void)state;
-    each_table(check_exp_nan);
-}
-
 /* ---- attention over float rows -------------------------------------------------------------------------------------
  */
 
@@ -367,9 +288,6 @@ int main(void) {
         cmocka_unit_test(unknown_kernels_are_refused_with_what_there_is),
         cmocka_unit_test(elementwise_kernels_compute_their_formula),
         cmocka_unit_test(silu_of_a_very_negative_gate_is_zero),
-        cmocka_unit_test(the_maximum_is_found_at_every_place),
-        cmocka_unit_test(softmax_weights_are_exponentials),
-        cmocka_unit_test(a_nan_score_is_not_hidden),
         cmocka_unit_test(float_rows_are_scored_and_summed),
         cmocka_unit_test(integers_are_the_nearest_to_the_floats),
         cmocka_unit_test(vanishing_weights_stay_vanishing),

@@ -136,8 +136,8 @@ typedef struct tq_kernels {
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
-    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are unpacked in order, and `states`
-     * (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
+    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are
+     * unpacked in order, and `states` (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
     void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
     void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
                                   uint8_t *dst);
@@ -147,8 +147,8 @@ typedef struct tq_kernels {
 
     /* ---- whole pages: n_q <= TQ_PAGE_QUERIES queries, of which `first_q` of the integer vectors is the first; the others'
      * arguments begin at their own.  dots: (tile, TQ_PAGE_QUERIES, 16). */
-    /* dots[t][i][lane] = sum over vectors v and j < 4 of (level + 128 of the code at 4 lane + j of vector v - 128) * wide[4 v + j]
-     * of query first_q + i: exact. */
+    /* dots[t][i][lane] = sum over vectors v and j < 4 of wide[4 v + j] of query first_q + i times the level of the code at
+     * place 4 lane + j of vector v of tile t: exact. */
     void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
     /* offsets[i] = q_i . centre / unit[i] */
     void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
@@ -167,9 +167,6 @@ typedef struct tq_kernels {
     void (*page_values)(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,
                         int acc_stride);
 
-    /* ---- softmax */
-    float (*max)(const float *x, int n, float start);
-    float (*exp_sum)(float *x, int n, float max); /* x = exp(x - max); returns the sum.  -INFINITY gives 0 */
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;
 

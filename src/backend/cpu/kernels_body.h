@@ -57,34 +57,6 @@ INLINE vf exp_vf(vf x) {
     return choose(vanishes, (vf){0}, p * power);
 }
 
-static float max_of(const float *x, int n, float start) {
-    vf top = spread(start);
-    int i = 0;
-    for (; i + VL <= n; i += VL) top = larger(load(x + i), top);
-    for (int l = 0; l < VL; l++) start = top[l] > start ? top[l] : start;
-    for (; i < n; i++) start = x[i] > start ? x[i] : start;
-    return start;
-}
-
-static float exp_sum(float *x, int n, float max) {
-    vf total = {0};
-    int i = 0;
-    for (; i + VL <= n; i += VL) {
-        vf e = exp_vf(load(x + i) - max);
-        store(x + i, e);
-        total += e;
-    }
-    float sum = sum_lanes(total);
-    if (i < n) {
-        float tail[VL];
-        for (int l = 0; l < VL; l++) tail[l] = i + l < n ? x[i + l] - max : -INFINITY;
-        vf e = exp_vf(load(tail));
-        for (int l = 0; i + l < n; l++) x[i + l] = e[l];
-        sum += sum_lanes(e);
-    }
-    return sum;
-}
-
 static void scale(float *x, int n, float factor) {
     int i = 0;
     for (; i + VL <= n; i += VL) store(x + i, load(x + i) * factor);
@@ -342,7 +314,6 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                              \
         .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values,                        \
         .trellis_encode = trellis_encode,                                                                              \
-        .max = max_of,                                                                                                 \
-        .exp_sum = exp_sum, .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
+        .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
         .sigmoid_mul = sigmoid_mul, .soft_cap = soft_cap, .delta_step = delta_step,                                                                            \
     }
