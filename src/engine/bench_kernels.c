@@ -111,11 +111,6 @@ static void run_silu_mul(const tq_kernels *k, const bench_case *c, float *out) {
     memcpy(to, c->x, (size_t)c->n * sizeof *to);
     k->silu_mul(to, c->y, c->n);
 }
-static void run_exp_sum(const tq_kernels *k, const bench_case *c, float *out) {
-    float *to = out ? out : c->scratch;
-    memcpy(to, c->x, (size_t)c->n * sizeof *to);
-    k->exp_sum(to, c->n, 4);
-}
 static void run_dot_rows_f16(const tq_kernels *k, const bench_case *c, float *out) {
     k->dot_rows_f16(c->x, QUERIES, HEAD, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, out ? out : c->scratch, ROWS);
 }
@@ -124,10 +119,64 @@ static void run_sum_rows_f16(const tq_kernels *k, const bench_case *c, float *ou
     memset(to, 0, QUERIES * HEAD * sizeof *to);
     k->sum_rows_f16(c->x, QUERIES, ROWS, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, to, HEAD);
 }
-static void run_unpack_tile(const tq_kernels *k, const bench_case *c, float *out) {
-    uint8_t *to = (uint8_t *)c->scratch;
-    k->unpack_tile(c->bits, c->data + 65536, c->data, HEAD / 4, to);
-    for (int i = 0; out && i < HEAD / 4 * 64; i++) out[i] = to[i];
+/* ---- whole pages: 7 queries (the group of a Qwen2.5-0.5B), 128 keys or values of HEAD or 64 */
+
+enum { GROUP = 7, PAGE_SCALES = 8192 }; /* floats of scratch before the queries' integers, whose scales stand in data */
+
+static tq_int_vectors int_vectors_in(float *at) {
+    int8_t *bytes = (int8_t *)at;
+    size_t plane = (size_t)TQ_PAGE_QUERIES * TQ_INT_STRIDE;
+    return (tq_int_vectors){.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane,
+                            .step = at + plane, .sum = (int32_t *)(void *)(at + plane + TQ_PAGE_QUERIES),
+                            .stride = TQ_INT_STRIDE};
+}
+
+static tq_page_codes page_codes_of(const bench_case *c, int dim) {
+    size_t bytes = (size_t)dim * ROWS * (size_t)c->bits / 8 / (ROWS / 16);
+    return (tq_page_codes){.codes = c->data, .levels = c->data + 65536, .bits = c->bits, .n_tiles = ROWS / 16,
+                           .n_vectors = dim / 4, .tile_bytes = bytes};
+}
+
+/* c->n is the width. */
+static void run_page_dots(const tq_kernels *k, const bench_case *c, float *out) {
+    float *ints = c->scratch + PAGE_SCALES;
+    tq_int_vectors q = int_vectors_in(ints);
+    if (out)
+        for (int i = 0; i < GROUP; i++) k->to_int(c->x + i * c->n, c->n, &q, i);
+    tq_page_codes codes = page_codes_of(c, c->n);
+    int32_t *dots = (int32_t *)(void *)c->scratch;
+    k->page_dots(&codes, &q, 0, GROUP, dots);
+    for (int t = 0; out && t < codes.n_tiles; t++)
+        for (int i = 0; i < GROUP * 16; i++) out[t * GROUP * 16 + i] = (float)dots[t * TQ_PAGE_QUERIES * 16 + i];
+}
+
+/* All that a page of c->n coordinates costs, as attend_page does it; out: what was gathered. */
+static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
+    float *scores = c->scratch, *factors = scores + TQ_PAGE_QUERIES * ROWS, *acc = factors + ROWS;
+    int32_t *dots = (int32_t *)(void *)(acc + TQ_PAGE_QUERIES * HEAD);
+    tq_int_vectors q = int_vectors_in(c->scratch + PAGE_SCALES), w = int_vectors_in(c->scratch + 2 * PAGE_SCALES);
+    float offsets[GROUP], unit[GROUP], max[GROUP], sum[GROUP];
+    tq_key_range seen[GROUP];
+    for (int i = 0; i < GROUP; i++) {
+        if (out) k->to_int(c->x + i * c->n, c->n, &q, i);
+        unit[i] = q.step[i] / 127, max[i] = -INFINITY, sum[i] = 0, seen[i] = (tq_key_range){0, ROWS};
+    }
+    const uint16_t *scales = (const uint16_t *)(const void *)(c->data + 32768), *centre = scales + 2 * ROWS;
+    tq_page_codes keys = page_codes_of(c, c->n), values = keys;
+    values.codes = keys.codes + (size_t)keys.n_tiles * keys.tile_bytes;
+    values.n_vectors = ROWS / 4, values.n_tiles = c->n / 16;
+    values.tile_bytes = keys.tile_bytes * (size_t)keys.n_tiles / (size_t)values.n_tiles;
+    if (out) memset(acc, 0, TQ_PAGE_QUERIES * HEAD * sizeof *acc);
+    k->page_offsets(centre, c->n, c->x, c->n, unit, GROUP, offsets);
+    k->page_dots(&keys, &q, 0, GROUP, dots);
+    k->page_scores(dots, scales, offsets, GROUP, keys.n_tiles, scores);
+    k->page_factors(scales + ROWS, ROWS, factors);
+    tq_page_softmax soft = {.max = max, .sum = sum};
+    k->page_weights(scores, unit, seen, GROUP, factors, &w, &soft);
+    k->page_dots(&values, &w, 0, GROUP, dots);
+    k->page_values(dots, w.step, &soft, GROUP, values.n_tiles, acc, HEAD);
+    for (int i = 0; out && i < GROUP; i++)
+        for (int j = 0; j < c->n; j++) out[i * c->n + j] = acc[i * HEAD + j] / sum[i];
 }
 
 static const struct {
@@ -139,18 +188,26 @@ static const struct {
 } small_cases[] = {
     {"rms_norm", "2048 values", run_rms_norm, 2048, 0, 2048, 1e-6, 2048 * 12, 2048 * 4},
     {"silu_mul", "4864 values", run_silu_mul, 4864, 0, 4864, 1e-6, 4864 * 12, 4864 * 20},
-    {"exp_sum", "128 values", run_exp_sum, 128, 0, 128, 1e-6, 128 * 8, 128 * 20},
     {"dot_rows_f16", "8 queries, 128 rows of 128", run_dot_rows_f16, QUERIES * HEAD, 0, QUERIES * ROWS, 2e-6, ROWS * HEAD * 2,
      2.0 * QUERIES * ROWS * HEAD},
     {"sum_rows_f16", "8 queries, 128 rows of 128", run_sum_rows_f16, QUERIES * ROWS, 0, QUERIES * HEAD, 2e-6, ROWS * HEAD * 2,
      2.0 * QUERIES * ROWS * HEAD},
-    {"unpack_tile", "2 bits, 16 keys of 128", run_unpack_tile, 0, 2, HEAD * 16, 0, HEAD * 16 / 4, 0},
-    {"unpack_tile", "3 bits, 16 keys of 128", run_unpack_tile, 0, 3, HEAD * 16, 0, HEAD * 16 * 3 / 8, 0},
-    {"unpack_tile", "4 bits, 16 keys of 128", run_unpack_tile, 0, 4, HEAD * 16, 0, HEAD * 16 / 2, 0},
+    {"page_dots", "2 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 2, GROUP * ROWS, 1e-5, 64 * ROWS * 2 / 8, 2.0 * GROUP * ROWS * 64},
+    {"page_dots", "3 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 3, GROUP * ROWS, 1e-5, 64 * ROWS * 3 / 8, 2.0 * GROUP * ROWS * 64},
+    {"page_dots", "4 bits, 7 queries, 128 keys of 64", run_page_dots, 64, 4, GROUP * ROWS, 1e-5, 64 * ROWS * 4 / 8, 2.0 * GROUP * ROWS * 64},
+    {"page_dots", "2 bits, 7 queries, 128 keys of 128", run_page_dots, 128, 2, GROUP * ROWS, 1e-5, 128 * ROWS * 2 / 8, 2.0 * GROUP * ROWS * 128},
+    {"page_dots", "3 bits, 7 queries, 128 keys of 128", run_page_dots, 128, 3, GROUP * ROWS, 1e-5, 128 * ROWS * 3 / 8, 2.0 * GROUP * ROWS * 128},
+    {"page_dots", "4 bits, 7 queries, 128 keys of 128", run_page_dots, 128, 4, GROUP * ROWS, 1e-5, 128 * ROWS * 4 / 8, 2.0 * GROUP * ROWS * 128},
+    {"page", "2 bits, 7 queries, 128 keys and values of 64", run_page, 64, 2, GROUP * 64, 2e-4, 64 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 64},
+    {"page", "3 bits, 7 queries, 128 keys and values of 64", run_page, 64, 3, GROUP * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 64},
+    {"page", "4 bits, 7 queries, 128 keys and values of 64", run_page, 64, 4, GROUP * 64, 2e-4, 64 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 64},
+    {"page", "2 bits, 7 queries, 128 keys and values of 128", run_page, 128, 2, GROUP * 128, 2e-4, 128 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 128},
+    {"page", "3 bits, 7 queries, 128 keys and values of 128", run_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
+    {"page", "4 bits, 7 queries, 128 keys and values of 128", run_page, 128, 4, GROUP * 128, 2e-4, 128 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 128},
 };
 
 static bool make_small(bench_case *c, size_t which, tq_rng *rng) {
-    enum { FLOATS = 8192, DATA = 65536 };
+    enum { FLOATS = 4 * PAGE_SCALES, DATA = 65536 };
     *c = (bench_case){.name = small_cases[which].name, .run = small_cases[which].run, .n = small_cases[which].n,
                       .bits = small_cases[which].bits, .n_out = small_cases[which].n_out,
                       .tolerance = small_cases[which].tolerance, .bytes = small_cases[which].bytes,

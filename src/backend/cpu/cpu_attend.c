@@ -4,6 +4,7 @@
  * keys.  It leaves a partial (max, sum, acc): softmax weights relative to max, not yet divided.  Parts over packed pages
  * stand in the value codec's basis; merge_block brings them back, adds the exact part and divides.  Units are cut by
  * sizes that do not depend on the number of threads, so results do not either. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@
 enum {
     BLOCK_ROWS = 64,     /* query rows of a unit, if the group is not larger */
     SPLIT_TOKENS = 4,    /* chunks up to this many tokens split the pages too */
-    SPLIT_PAGES = 8,     /* pages of a split */
+    SPLIT_PAGES = 16,    /* pages of a split */
     EXPAND_ROWS = 16,    /* rows of a row codec expanded at a time */
     KEY_BLOCK = TQ_PAGE_TOKENS,
 };
@@ -29,38 +30,42 @@ typedef struct work_shape {
     int block_tokens; /* tokens of a query block */
     int block_rows;   /* group * block_tokens */
     int n_blocks, n_splits, split_pages;
-    int key_width, value_width, int_stride;
+    int dim, key_width, value_width;
     size_t part_floats;   /* one packed or exact part of a block: max, sum, acc */
     size_t worker_floats; /* scratch of a worker */
 } work_shape;
 
+/* Integers that page_dots leaves: for 8 tiles of keys or dim / 16 of values. */
+static int dots_count(int dim) {
+    int tiles = ceil_div(dim, TQ_TILE), keys = TQ_PAGE_TOKENS / TQ_TILE;
+    return (tiles > keys ? tiles : keys) * TQ_PAGE_QUERIES * TQ_TILE;
+}
+
 static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
-    work_shape s = {.group = n_heads / n_kv_heads, .key_width = key->width, .value_width = value->width};
+    work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
     s.block_tokens = BLOCK_ROWS / s.group > 1 ? BLOCK_ROWS / s.group : 1;
     if (s.block_tokens > n) s.block_tokens = n;
     s.block_rows = s.group * s.block_tokens;
     s.n_blocks = ceil_div(n, s.block_tokens);
     s.split_pages = n <= SPLIT_TOKENS ? SPLIT_PAGES : (n_pages > 0 ? n_pages : 1);
     s.n_splits = ceil_div(n_pages, s.split_pages);
-    s.int_stride = (int)round64((size_t)(key->dim > KEY_BLOCK ? key->dim : KEY_BLOCK));
     size_t rows = (size_t)s.block_rows;
     s.part_floats = round64(rows * (2 + (size_t)s.value_width));
-    size_t tile_bytes = (size_t)(key->dim > KEY_BLOCK ? key->dim : KEY_BLOCK) / 4 * TQ_VECTOR_BYTES;
     size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
     s.worker_floats = round64(rows * (size_t)s.key_width)            /* prepared queries */
                       + round64(rows * KEY_BLOCK)                    /* scores, then weights */
-                      + 2 * round64(rows * (size_t)s.int_stride)     /* integers of queries, of weights */
-                      + 4 * round64(rows)                            /* their steps and sums */
-                      + round64(rows * TQ_TILE)                      /* dots */
-                      + round64(rows)                                /* centre scores */
-                      + round64(EXPAND_ROWS * width)                 /* expanded rows */
+                      + round64(rows * TQ_INT_STRIDE) + round64(TQ_PAGE_QUERIES * TQ_INT_STRIDE) /* integers: queries, weights */
+                      + 5 * round64(rows) + 2 * round64(TQ_PAGE_QUERIES)     /* steps, sums, units */
+                      + round64(KEY_BLOCK)                                   /* factors of weights */
+                      + round64((size_t)dots_count(key->dim))                /* dots */
+                      + round64(EXPAND_ROWS * width)                         /* expanded rows */
                       + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
-                      + round64(tile_bytes / sizeof(float));         /* unpacked tile */
+                      + round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)); /* codes of a trellis, unpacked */
     return s;
 }
 
 typedef struct worker_scratch {
-    float *queries, *scores, *offsets, *expanded;
+    float *queries, *scores, *units, *factors, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
     uint8_t *states, *unpacked;
@@ -72,10 +77,10 @@ static float *take(float **at, size_t floats) {
     return p;
 }
 
-static tq_int_vectors take_int(float **at, size_t rows, int stride) {
-    int8_t *bytes = (int8_t *)take(at, rows * (size_t)stride); /* 4 bytes a place: wide, high, low */
-    size_t plane = rows * (size_t)stride;
-    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane, .stride = stride};
+static tq_int_vectors take_int(float **at, size_t rows) {
+    int8_t *bytes = (int8_t *)take(at, rows * TQ_INT_STRIDE); /* 4 bytes a place: wide, high, low */
+    size_t plane = rows * TQ_INT_STRIDE;
+    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane, .stride = TQ_INT_STRIDE};
     v.step = take(at, rows);
     v.sum = (int32_t *)(void *)take(at, rows);
     return v;
@@ -87,10 +92,11 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     int width = s->key_width > s->value_width ? s->key_width : s->value_width;
     w.queries = take(&at, rows * (size_t)s->key_width);
     w.scores = take(&at, rows * KEY_BLOCK);
-    w.q_int = take_int(&at, rows, s->int_stride);
-    w.w_int = take_int(&at, rows, s->int_stride);
-    w.dots = (int32_t *)(void *)take(&at, rows * TQ_TILE);
-    w.offsets = take(&at, rows);
+    w.q_int = take_int(&at, rows);
+    w.w_int = take_int(&at, TQ_PAGE_QUERIES);
+    w.units = take(&at, rows);
+    w.factors = take(&at, KEY_BLOCK);
+    w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
     w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
     w.unpacked = (uint8_t *)at;
@@ -144,32 +150,16 @@ static void part_clear(attn_part *part, int rows) {
     memset(part->acc, 0, (size_t)rows * (size_t)part->width * sizeof(float));
 }
 
-/* Which of a run of keys a query row sees. */
-typedef struct key_range {
-    int from, to;
-} key_range;
-
-/* Scores of one query row (those in `seen` visible, the rest of n_padded not) -> weights, against the part's running
- * max. */
-static void part_soften(const tq_kernels *k, attn_part *part, int row, float *scores, key_range seen, int n_padded,
-                        float cap) {
-    if (seen.to <= seen.from) {
-        memset(scores, 0, (size_t)n_padded * sizeof(float));
-        return;
+/* Scores of one block of at most TQ_PAGE_QUERIES query rows from `row` on, in units of unit[], -> weights. */
+static void part_soften(const tq_kernels *k, attn_part *part, int row, int n_q, float *scores, const float *unit,
+                        const tq_key_range *seen, float cap, const float *factors, tq_int_vectors *w, tq_page_softmax *s) {
+    static const float ones[TQ_PAGE_QUERIES] = {1, 1, 1, 1, 1, 1, 1, 1};
+    for (int i = 0; cap > 0 && i < n_q; i++) {
+        k->scale(scores + i * KEY_BLOCK, KEY_BLOCK, unit[i]);
+        k->soft_cap(scores + i * KEY_BLOCK, KEY_BLOCK, cap);
     }
-    for (int r = 0; r < seen.from; r++) scores[r] = 0;
-    for (int r = seen.to; r < n_padded; r++) scores[r] = 0;
-    scores += seen.from;
-    int n = seen.to - seen.from;
-    if (cap > 0) k->soft_cap(scores, n, cap);
-    float top = k->max(scores, n, part->max[row]);
-    if (top > part->max[row]) {
-        float shrink = part->max[row] == -INFINITY ? 0.0f : expf(part->max[row] - top);
-        part->sum[row] *= shrink;
-        k->scale(part->acc + (size_t)row * (size_t)part->width, part->width, shrink);
-        part->max[row] = top;
-    }
-    part->sum[row] += k->exp_sum(scores, n, top);
+    *s = (tq_page_softmax){.max = part->max + row, .sum = part->sum + row};
+    k->page_weights(scores, cap > 0 ? ones : unit, seen, n_q, factors, w, s);
 }
 
 /* into += from, one row each, in the same basis.  from is used up. */
@@ -197,30 +187,9 @@ typedef struct page_pass {
 
 /* The keys from position pos on, n of them, that query row i sees: all, or those that its layer's sliding window
  * covers.  What comes after the query is for the caller to leave out. */
-static key_range seen_of(const page_pass *p, int i, int pos, int n) {
+static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
     int first = p->store->sliding ? p->first_pos + i / p->group - p->store->sliding + 1 - pos : 0;
-    return (key_range){first < 0 ? 0 : min_int(first, n), n};
-}
-
-/* scores[i][r] = q_i . key_r, for the packed keys 0..n-1 of a page */
-static void score_planar(const page_pass *p, const uint8_t *block, int n) {
-    const tq_codec *codec = p->store->key;
-    worker_scratch *w = p->w;
-    int vectors = tq_block_tile_vectors(codec, TQ_KEYS);
-    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_KEYS);
-    const uint16_t *scales = tq_block_scales(codec, TQ_KEYS, block);
-    /* key = centre + levels * scale / 127: the centre is one dot product a page and query */
-    p->k->dot_rows_f16(w->queries, p->rows, codec->width, tq_block_centre(codec, block), 1, codec->dim, codec->dim,
-                       w->offsets, 1);
-    for (int tile = 0; tile * TQ_TILE < n; tile++) {
-        const uint8_t *codes = block + (size_t)tile * tile_bytes;
-        if (codec->trellis) p->k->unpack_trellis_keys(codec->trellis, codes, vectors, w->unpacked);
-        else p->k->unpack_tile(codec->bits, codec->levels, codes, vectors, w->unpacked);
-        p->k->dot_tile(w->unpacked, vectors, &w->q_int, 0, p->rows, w->dots);
-        for (int i = 0; i < p->rows; i++)
-            p->k->finish_scores(w->dots + i * TQ_TILE, w->q_int.step[i] * (1.0f / 127), scales + tile * TQ_TILE,
-                                w->offsets[i], w->scores + i * KEY_BLOCK + tile * TQ_TILE);
-    }
+    return (tq_key_range){first < 0 ? 0 : min_int(first, n), n};
 }
 
 /* The states before the first tile of values: those after the last, a lane on. */
@@ -243,29 +212,37 @@ static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_
     }
 }
 
-/* acc_i += sum over r < n of weights[i][r] * value_r.  Rows from n on may hold anything, a NaN scale too: their weights
- * are set to 0 after scaling. */
-static void gather_planar(const page_pass *p, const uint8_t *block, int n, attn_part *part) {
-    const tq_codec *codec = p->store->value;
+/* One side of a page as page_dots takes it: trellis codes unpacked first, once for all queries. */
+static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
+    const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
+    tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
+                       .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
+                       .tile_bytes = tq_block_tile_bytes(codec, side)};
+    if (!codec->trellis) return c;
+    c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
+    if (side == TQ_VALUES) begin_values(p, codec, block);
+    for (int tile = 0; tile < c.n_tiles; tile++) {
+        const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
+        uint8_t *to = p->w->unpacked + (size_t)tile * c.tile_bytes;
+        if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
+        else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
+    }
+    return c;
+}
+
+/* scores[i][r] = q_i . key_r in units of unit[i], for the packed keys of a page and n_q query rows from `row` on */
+static void score_planar(const page_pass *p, const tq_page_codes *codes, const uint8_t *block, int row, int n_q, int n) {
+    const tq_codec *codec = p->store->key;
     worker_scratch *w = p->w;
-    int vectors = tq_block_tile_vectors(codec, TQ_VALUES), tiles = tq_block_tiles(codec, TQ_VALUES);
-    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_VALUES);
-    const uint16_t *scales = tq_block_scales(codec, TQ_VALUES, block);
-    for (int i = 0; i < p->rows; i++) {
-        p->k->scale_weights(w->scores + i * KEY_BLOCK, scales, KEY_BLOCK);
-        for (int r = n; r < KEY_BLOCK; r++) w->scores[i * KEY_BLOCK + r] = 0;
-        p->k->to_int(w->scores + i * KEY_BLOCK, KEY_BLOCK, &w->w_int, i);
-    }
-    if (codec->trellis) begin_values(p, codec, block);
-    for (int tile = 0; tile < tiles; tile++) {
-        const uint8_t *codes = block + (size_t)tile * tile_bytes;
-        if (codec->trellis) p->k->unpack_trellis_values(codec->trellis, codes, vectors, w->states, w->unpacked);
-        else p->k->unpack_tile(codec->bits, codec->levels, codes, vectors, w->unpacked);
-        p->k->dot_tile(w->unpacked, vectors, &w->w_int, 0, p->rows, w->dots);
-        for (int i = 0; i < p->rows; i++)
-            p->k->finish_values(w->dots + i * TQ_TILE, w->w_int.step[i] * (1.0f / 127),
-                                part->acc + (size_t)i * (size_t)part->width + tile * TQ_TILE);
-    }
+    float offsets[TQ_PAGE_QUERIES];
+    /* key = centre + levels * scale / 127: the centre is one dot product a page and query */
+    p->k->page_offsets(tq_block_centre(codec, block), codec->dim, w->queries + row * codec->width, codec->width, w->units + row,
+                       n_q, offsets);
+    tq_page_codes filled = *codes;
+    filled.n_tiles = ceil_div(n, TQ_TILE);
+    p->k->page_dots(&filled, &w->q_int, row, n_q, w->dots);
+    p->k->page_scores(w->dots, tq_block_scales(codec, TQ_KEYS, block), offsets, n_q, filled.n_tiles,
+                      w->scores + row * KEY_BLOCK);
 }
 
 /* n rows -> (n, width) in the codec's own basis: tq_codec_expand, by kernels. */
@@ -317,16 +294,46 @@ static void gather_rows(const page_pass *p, const uint8_t *block, int n, attn_pa
     }
 }
 
-/* pos: of the page's first key. */
-static void attend_page(const page_pass *p, const uint8_t *page, int pos, int n, attn_part *part) {
-    key_range most = seen_of(p, 0, pos, n); /* the first row sees furthest back */
+/* pos: of the page's first key.  next: the page that comes after, or NULL.  Rows of values from n on may hold anything, a
+ * NaN scale too: they have no factor. */
+static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, attn_part *part) {
+    tq_key_range most = seen_of(p, 0, pos, n); /* the first row sees furthest back */
     if (most.from >= most.to) return;
-    if (p->store->key->kind == TQ_CODEC_PLANAR) score_planar(p, page, n);
-    else score_rows(p, page, n);
-    for (int i = 0; i < p->rows; i++)
-        part_soften(p->k, part, i, p->w->scores + i * KEY_BLOCK, seen_of(p, i, pos, n), KEY_BLOCK, p->cap);
-    if (p->store->value->kind == TQ_CODEC_PLANAR) gather_planar(p, page + p->store->value_at, n, part);
-    else gather_rows(p, page + p->store->value_at, n, part);
+    const tq_kv_store *store = p->store;
+    worker_scratch *w = p->w;
+    bool planar_keys = store->key->kind == TQ_CODEC_PLANAR, planar_values = store->value->kind == TQ_CODEC_PLANAR;
+    const uint8_t *values = page + store->value_at;
+    tq_page_codes key_codes = {0}, value_codes = {0};
+    float poison = 0;
+    if (planar_keys) {
+        key_codes = codes_of(p, TQ_KEYS, page, next);
+        for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES)
+            score_planar(p, &key_codes, page, row, min_int(TQ_PAGE_QUERIES, p->rows - row), n);
+    } else {
+        score_rows(p, page, n);
+    }
+    if (planar_values) {
+        poison = p->k->page_factors(tq_block_scales(store->value, TQ_VALUES, values), n, w->factors);
+        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL);
+    }
+    for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES) {
+        int n_q = min_int(TQ_PAGE_QUERIES, p->rows - row);
+        float *scores = w->scores + row * KEY_BLOCK, *acc = part->acc + (size_t)row * (size_t)part->width;
+        tq_key_range seen[TQ_PAGE_QUERIES];
+        for (int i = 0; i < n_q; i++) seen[i] = seen_of(p, row + i, pos, n);
+        tq_page_softmax soft;
+        part_soften(p->k, part, row, n_q, scores, w->units + row, seen, p->cap, planar_values ? w->factors : NULL, &w->w_int,
+                    &soft);
+        if (planar_values) {
+            p->k->page_dots(&value_codes, &w->w_int, 0, n_q, w->dots);
+            for (int i = 0; i < n_q; i++) w->w_int.step[i] += poison;
+            p->k->page_values(w->dots, w->w_int.step, &soft, n_q, value_codes.n_tiles, acc, part->width);
+        } else {
+            for (int i = 0; i < n_q; i++)
+                if (soft.keep[i] < 1) p->k->scale(acc + i * part->width, part->width, soft.keep[i]);
+        }
+    }
+    if (!planar_values) gather_rows(p, values, n, part);
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -382,8 +389,13 @@ static void prepare_queries(const attend_job *job, const unit *u, const uint8_t 
         }
         k->scale(prepared, group * width, a->scale);
     }
-    if (codec->kind == TQ_CODEC_PLANAR)
-        for (int i = 0; i < u->rows; i++) k->to_int(w->queries + (size_t)i * (size_t)width, dim, &w->q_int, i);
+    for (int i = 0; i < u->rows; i++) {
+        w->units[i] = 1;
+        if (codec->kind != TQ_CODEC_PLANAR) continue;
+        k->to_int(w->queries + (size_t)i * (size_t)width, dim, &w->q_int, i);
+        w->units[i] = w->q_int.step[i] * (1.0f / 127);
+        if (w->units[i] < FLT_MIN) w->units[i] = FLT_MIN; /* a query of nothing */
+    }
 }
 
 /* acc (value width), in the basis of the pages' values -> x (dim). */
@@ -407,10 +419,30 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     part_clear(&part, u->rows);
     page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
+    size_t head = (size_t)u->kv_head * store->page_bytes;
     for (int p = split * job->shape.split_pages; p < last; p++)
-        attend_page(&pass, store->pages[p] + (size_t)u->kv_head * store->page_bytes,
+        attend_page(&pass, store->pages[p] + head, p + 1 < last ? store->pages[p + 1] + head : NULL,
                     store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS,
                     min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS), &part);
+}
+
+/* Scores of exact keys -> weights, and what was gathered before scaled to them.  visible: how many of these the first
+ * token sees; every later one sees one more. */
+static void soften_exact(const page_pass *p, attn_part *part, int pos, int n, int visible) {
+    worker_scratch *w = p->w;
+    for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES) {
+        int n_q = min_int(TQ_PAGE_QUERIES, p->rows - row);
+        tq_key_range seen[TQ_PAGE_QUERIES];
+        for (int i = 0; i < n_q; i++) {
+            seen[i] = seen_of(p, row + i, pos, n);
+            seen[i].to = min_int(seen[i].to, visible + (row + i) / p->group);
+        }
+        tq_page_softmax soft;
+        part_soften(p->k, part, row, n_q, w->scores + row * KEY_BLOCK, w->units + row, seen, p->cap, NULL, NULL, &soft);
+        for (int i = 0; i < n_q; i++)
+            if (soft.keep[i] < 1)
+                p->k->scale(part->acc + (size_t)(row + i) * (size_t)part->width, part->width, soft.keep[i]);
+    }
 }
 
 /* Sinks and window in f16, then the chunk in f32, causally. */
@@ -422,6 +454,7 @@ static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w
     for (int i = 0; i < rows; i++) {
         memcpy(w->queries + i * dim, a->q + query_offset(job, u, i), (size_t)dim * sizeof(float));
         k->scale(w->queries + i * dim, dim, a->scale);
+        w->units[i] = 1;
     }
     attn_part part = part_at(exact_part_of(job, u), rows, dim);
     part_clear(&part, rows);
@@ -433,8 +466,7 @@ static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w
         if (seen_of(&pass, 0, pos, m).from >= m) continue;
         k->dot_rows_f16(w->queries, rows, dim, store->exact_k + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
                         w->scores, KEY_BLOCK);
-        for (int i = 0; i < rows; i++)
-            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, seen_of(&pass, i, pos, m), KEY_BLOCK, a->cap);
+        soften_exact(&pass, &part, pos, m, KEY_BLOCK);
         k->sum_rows_f16(w->scores, rows, KEY_BLOCK, store->exact_v + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
                         part.acc, dim);
     }
@@ -444,11 +476,7 @@ static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w
         if (seen_of(&pass, 0, chunk_pos + r, m).from >= m) continue;
         size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
         k->dot_rows_f32(w->queries, rows, dim, a->k + first, m, row_stride, dim, w->scores, KEY_BLOCK);
-        for (int i = 0; i < rows; i++) {
-            key_range seen = seen_of(&pass, i, chunk_pos + r, m);
-            seen.to = min_int(m, u->first_token + i / job->shape.group + 1 - r); /* not the keys after the query */
-            part_soften(k, &part, i, w->scores + i * KEY_BLOCK, seen, KEY_BLOCK, a->cap);
-        }
+        soften_exact(&pass, &part, chunk_pos + r, m, u->first_token + 1 - r);
         k->sum_rows_f32(w->scores, rows, KEY_BLOCK, a->v + first, m, row_stride, dim, part.acc, dim);
     }
 }

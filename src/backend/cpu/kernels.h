@@ -23,6 +23,30 @@ typedef struct tq_int_vectors {
     int stride; /* a multiple of 64 */
 } tq_int_vectors;
 
+/* Keys a query sees: from..to-1 of a run of them. */
+typedef struct tq_key_range {
+    int from, to;
+} tq_key_range;
+
+/* Whole pages are attended to by up to TQ_PAGE_QUERIES queries at a time, whose integer vectors stand TQ_INT_STRIDE apart. */
+enum { TQ_PAGE_QUERIES = 8, TQ_INT_STRIDE = 512 };
+
+/* The codes of one side of a page (codec/page.h). */
+typedef struct tq_page_codes {
+    const uint8_t *codes, *levels; /* levels: of a code, + 128; 256 entries, the table repeated */
+    const uint8_t *next;           /* the next page's block of this side, to be fetched meanwhile; or NULL */
+    size_t next_bytes;
+    int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
+    size_t tile_bytes;
+} tq_page_codes;
+
+/* Softmax over pages: of each query the largest score so far and the sum of weights relative to it; then what a page
+ * changes: the factor for what was gathered before and the one for what the page brings. */
+typedef struct tq_page_softmax {
+    float *max, *sum;
+    float keep[TQ_PAGE_QUERIES], bring[TQ_PAGE_QUERIES];
+} tq_page_softmax;
+
 /* Activations x (n, cols) as the products with a matrix want them.
  *
  * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
@@ -117,29 +141,37 @@ typedef struct tq_kernels {
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
-    /* Codes of a tile -> bytes level + 128, 64 a vector.  levels: 256 entries, the table repeated. */
-    void (*unpack_tile)(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst);
-    /* The same for trellis codes.  A tile of keys stands for itself; tiles of values are unpacked in order, and `states`
-     * (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
+    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are
+     * unpacked in order, and `states` (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
     void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
     void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
                                   uint8_t *dst);
     /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
     void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
                            void *scratch);
-    /* out[i * 16 + lane] = sum over vectors v and j < 4 of (dst[64 v + 4 lane + j] - 128) * wide_i[4 v + j]. */
-    void (*dot_tile)(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
-                     int32_t *out);
-    /* scores[r] = dots[r] * (step * scales[r]) + offset for r < 16. */
-    void (*finish_scores)(const int32_t *dots, float step, const uint16_t *scales, float offset, float *scores);
-    /* acc[i] += dots[i] * step for i < 16. */
-    void (*finish_values)(const int32_t *dots, float step, float *acc);
-    /* w[r] *= scales[r] for r < n, n a multiple of 16. */
-    void (*scale_weights)(float *w, const uint16_t *scales, int n);
 
-    /* ---- softmax */
-    float (*max)(const float *x, int n, float start);
-    float (*exp_sum)(float *x, int n, float max); /* x = exp(x - max); returns the sum.  -INFINITY gives 0 */
+    /* ---- whole pages: n_q <= TQ_PAGE_QUERIES queries, of which `first_q` of the integer vectors is the first; the others'
+     * arguments begin at their own.  dots: (tile, TQ_PAGE_QUERIES, 16). */
+    /* dots[t][i][lane] = sum over vectors v and j < 4 of wide[4 v + j] of query first_q + i times the level of the code at
+     * place 4 lane + j of vector v of tile t: exact. */
+    void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+    /* offsets[i] = q_i . centre / unit[i] */
+    void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
+                         float *offsets);
+    /* scores[i * 128 + r] = dots * scales[r] + offsets[i], for the 16 n_tiles keys */
+    void (*page_scores)(const int32_t *dots, const uint16_t *scales, const float *offsets, int n_q, int n_tiles,
+                        float *scores);
+    /* factors[r] = scales[r] for r < n, else 0.  Returns 0, or NaN if one of them is not finite. */
+    float (*page_factors)(const uint16_t *scales, int n, float *factors);
+    /* scores (in units of unit[i] > 0) of the keys seen, of 128 -> weights.  With factors: w = weight * factor as integers,
+     * of which the planes that page_dots reads, relative to the page's largest score.  Without: floats in place of the scores,
+     * relative to s->max as it is then, and bring is 1 in effect.  A NaN comes out in s->sum. */
+    void (*page_weights)(float *scores, const float *unit, const tq_key_range *seen, int n_q, const float *factors,
+                         tq_int_vectors *w, tq_page_softmax *s);
+    /* acc_i = acc_i * keep_i + dots * bring_i * step_i / 127, for 16 n_tiles places at acc + i * acc_stride */
+    void (*page_values)(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,
+                        int acc_stride);
+
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;
 

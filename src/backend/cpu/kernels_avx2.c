@@ -6,7 +6,9 @@
 
 #include <immintrin.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 
@@ -29,6 +31,10 @@ static inline float sum_lanes(vf v) {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
+
+static inline vf max_vf(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
 
 static inline float max_lanes(vf v) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
@@ -148,28 +154,40 @@ static void unpack_tile(int bits, const uint8_t *levels, const uint8_t *tile, in
         }
 }
 
-/* Bytes widen to 16 bits and meet 16-bit queries in VPMADDWD: exact, |pair sum| <= 2 * 127 * 32512. */
+/* Codes widen to 16 bits, in pairs of a lane's first two and last two, and meet 16-bit queries in VPMADDWD; a broadcast
+ * serves 16 lanes.  The 128 of every level is taken off at the end; sums wrap modulo 2^32 on the way and are exact then. */
 static inline __attribute__((always_inline)) void dot_queries(const uint8_t *unpacked, int n_vectors,
                                                               const tq_int_vectors *q, int first, int32_t *out,
                                                               const int n_q) {
-    __m256i offset = _mm256_set1_epi16(128);
-    for (int quarter = 0; quarter < 4; quarter++) { /* 4 lanes: 16 bytes */
-        __m256i sum[4];
-        for (int i = 0; i < n_q; i++) sum[i] = _mm256_setzero_si256();
-        for (int v = 0; v < n_vectors; v++) {
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(unpacked + 64 * v + 16 * quarter));
-            __m256i level = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), offset);
-            for (int i = 0; i < n_q; i++) {
-                const int16_t *wide = q->wide + (size_t)(first + i) * (size_t)q->stride + 4 * v;
-                int64_t four;
-                __builtin_memcpy(&four, wide, sizeof four);
-                sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(level, _mm256_set1_epi64x(four)));
-            }
+    const __m256i front = _mm256_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1, -1, 4, -1, 5,
+                                           -1, 8, -1, 9, -1, 12, -1, 13, -1);
+    const int16_t *wide = q->wide + (size_t)first * (size_t)q->stride;
+    const ptrdiff_t stride = q->stride;
+    __m256i sum[4][2];
+    for (int i = 0; i < n_q; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    for (int v = 0; v < n_vectors; v++) {
+        __m256i codes0 = _mm256_loadu_si256((const __m256i *)(const void *)(unpacked + 64 * v));
+        __m256i codes1 = _mm256_loadu_si256((const __m256i *)(const void *)(unpacked + 64 * v + 32));
+        __m256i front0 = _mm256_shuffle_epi8(codes0, front), front1 = _mm256_shuffle_epi8(codes1, front);
+        __m256i back0 = _mm256_shuffle_epi8(_mm256_srli_epi32(codes0, 16), front);
+        __m256i back1 = _mm256_shuffle_epi8(_mm256_srli_epi32(codes1, 16), front);
+        for (int i = 0; i < n_q; i++) {
+            int32_t two, other_two;
+            __builtin_memcpy(&two, wide + i * stride + 4 * v, sizeof two);
+            __builtin_memcpy(&other_two, wide + i * stride + 4 * v + 2, sizeof other_two);
+            __m256i a = _mm256_set1_epi32(two), b = _mm256_set1_epi32(other_two);
+            sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(front0, a));
+            sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(front1, a));
+            __asm__("" : "+x"(sum[i][0]), "+x"(sum[i][1])); /* in this order: GCC runs out of registers in another */
+            sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(back0, b));
+            sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(back1, b));
+            __asm__("" : "+x"(sum[i][0]), "+x"(sum[i][1]));
         }
-        for (int i = 0; i < n_q; i++) { /* pairs of 32-bit sums -> lanes */
-            __m128i low = _mm256_castsi256_si128(sum[i]), high = _mm256_extracti128_si256(sum[i], 1);
-            _mm_storeu_si128((__m128i *)(out + i * 16 + quarter * 4), _mm_hadd_epi32(low, high));
-        }
+    }
+    for (int i = 0; i < n_q; i++) {
+        __m256i offset = _mm256_set1_epi32((int32_t)((uint32_t)q->sum[first + i] * 128u));
+        _mm256_storeu_si256((__m256i *)(void *)(out + 16 * i), _mm256_sub_epi32(sum[i][0], offset));
+        _mm256_storeu_si256((__m256i *)(void *)(out + 16 * i + 8), _mm256_sub_epi32(sum[i][1], offset));
     }
 }
 
@@ -180,6 +198,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes.  VPSHUFB looks up 16 entries by bits 0-3: four of them and bits 4 and 5
  * choose among 64; a linear table is the sum of its 16 first entries and its 4 multiples of 16. */

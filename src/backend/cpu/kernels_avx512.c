@@ -22,6 +22,9 @@ static inline void store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _m
 static inline vf load_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline float sum_lanes(vf v) { return _mm512_reduce_add_ps((__m512)v); }
 
+static inline vf max_magnitude(vf a, vf b) { return (vf)_mm512_range_ps((__m512)a, (__m512)b, 11); } /* no sign, larger */
+static inline vf max_vf(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+
 static inline float max_lanes(vf v) { return _mm512_reduce_max_ps((__m512)v); }
 
 /* ---- for products with weights */
@@ -120,102 +123,7 @@ static void expand_codes(const uint8_t *stream, int bits, const float *levels, i
     }
 }
 
-/* The table has 64 entries with the codes repeated, so VPERMB needs no mask: bits of an index above the code are other
- * codes' bits and select a copy of the same level. */
-static inline void put_levels(uint8_t *dst, __m512i table, __m512i codes) {
-    _mm512_storeu_si512(dst, _mm512_permutexvar_epi8(codes, table));
-}
-
-static void unpack_bits4(__m512i table, const uint8_t *tile, int n_vectors, uint8_t *dst) {
-    for (int v = 0; v < n_vectors; v += 2, tile += 64, dst += 128) {
-        __m512i two = _mm512_loadu_si512(tile);
-        put_levels(dst, table, two);
-        put_levels(dst + 64, table, _mm512_srli_epi16(two, 4));
-    }
-}
-
-static void unpack_bits2(__m512i table, const uint8_t *tile, int n_vectors, uint8_t *dst) {
-    for (int v = 0; v < n_vectors; v += 4, tile += 64, dst += 256) {
-        __m512i all = _mm512_loadu_si512(tile);
-        put_levels(dst, table, all);
-        put_levels(dst + 64, table, _mm512_srli_epi16(all, 2));
-        put_levels(dst + 128, table, _mm512_srli_epi16(all, 4));
-        put_levels(dst + 192, table, _mm512_srli_epi16(all, 6));
-    }
-}
-
-
-/* Four vectors of a 3-bit group: bits 0-1 of a code from the low plane, bit 2 from the high plane, merged by one
- * VPTERNLOG (mask ? low : high); what stands above bit 2 is ignored by the table. */
-static inline void unpack_group3(__m512i table, const uint8_t *low_plane, __m512i high, int first, uint8_t *dst) {
-    __m512i three = _mm512_set1_epi8(3), low = _mm512_loadu_si512(low_plane);
-    for (int i = 0; i < 4; i++) {
-        int bit = first + i;
-        __m512i up = bit < 2 ? _mm512_slli_epi16(high, (unsigned)(2 - bit)) : _mm512_srli_epi16(high, (unsigned)(bit - 2));
-        __m512i codes = _mm512_ternarylogic_epi32(_mm512_srli_epi16(low, (unsigned)(2 * i)), up, three, 0xe4);
-        put_levels(dst + 64 * i, table, codes);
-    }
-}
-
-static void unpack_bits3(__m512i table, const uint8_t *tile, int n_vectors, uint8_t *dst) {
-    int v = 0;
-    for (; v + 8 <= n_vectors; v += 8, tile += 192, dst += 512) {
-        __m512i high = _mm512_loadu_si512(tile + 128);
-        unpack_group3(table, tile, high, 0, dst);
-        unpack_group3(table, tile + 64, high, 4, dst + 256);
-    }
-    if (v < n_vectors) unpack_group3(table, tile, _mm512_loadu_si512(tile + 64), 0, dst);
-}
-
-static void unpack_tile(int bits, const uint8_t *levels, const uint8_t *tile, int n_vectors, uint8_t *dst) {
-    __m512i table = _mm512_loadu_si512(levels);
-    switch (bits) {
-    case 8: __builtin_memcpy(dst, tile, (size_t)n_vectors * 64); break;
-    case 4: unpack_bits4(table, tile, n_vectors, dst); break;
-    case 3: unpack_bits3(table, tile, n_vectors, dst); break;
-    default: unpack_bits2(table, tile, n_vectors, dst);
-    }
-}
-
-/* VPDPBUSD takes unsigned codes against the high and the low bytes of the query; the 128 of every code is taken off at
- * the end.  Sums wrap modulo 2^32 on the way and are exact there: |result| < 2^31 for up to 512 dims. */
-static inline __attribute__((always_inline)) void dot_queries(const uint8_t *unpacked, int n_vectors,
-                                                              const tq_int_vectors *q, int first, int32_t *out,
-                                                              const int n_q) {
-    __m512i high[8], low[8];
-    const int8_t *q_high = q->high + (size_t)first * (size_t)q->stride, *q_low = q->low + (size_t)first * (size_t)q->stride;
-    for (int i = 0; i < n_q; i++) high[i] = low[i] = _mm512_setzero_si512();
-    for (int v = 0; v < n_vectors; v++) {
-        __m512i codes = _mm512_loadu_si512(unpacked + 64 * v);
-        for (int i = 0; i < n_q; i++) {
-            int32_t four_high, four_low;
-            __builtin_memcpy(&four_high, q_high + (size_t)i * (size_t)q->stride + 4 * v, 4);
-            __builtin_memcpy(&four_low, q_low + (size_t)i * (size_t)q->stride + 4 * v, 4);
-            high[i] = _mm512_dpbusd_epi32(high[i], codes, _mm512_set1_epi32(four_high));
-            low[i] = _mm512_dpbusd_epi32(low[i], codes, _mm512_set1_epi32(four_low));
-        }
-    }
-    for (int i = 0; i < n_q; i++) {
-        __m512i offset = _mm512_set1_epi32((int32_t)((uint32_t)q->sum[first + i] * 128u));
-        __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[i], 8), low[i]);
-        _mm512_storeu_si512(out + 16 * i, _mm512_sub_epi32(sum, offset));
-    }
-}
-
-static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vectors *q, int first_q, int n_q,
-                     int32_t *out) {
-    for (; n_q >= 8; n_q -= 8, first_q += 8, out += 128) dot_queries(unpacked, n_vectors, q, first_q, out, 8);
-    switch (n_q) {
-    case 7: dot_queries(unpacked, n_vectors, q, first_q, out, 7); break;
-    case 6: dot_queries(unpacked, n_vectors, q, first_q, out, 6); break;
-    case 5: dot_queries(unpacked, n_vectors, q, first_q, out, 5); break;
-    case 4: dot_queries(unpacked, n_vectors, q, first_q, out, 4); break;
-    case 3: dot_queries(unpacked, n_vectors, q, first_q, out, 3); break;
-    case 2: dot_queries(unpacked, n_vectors, q, first_q, out, 2); break;
-    case 1: dot_queries(unpacked, n_vectors, q, first_q, out, 1); break;
-    default: break;
-    }
-}
+#include "backend/cpu/page_dots_avx512.h"
 
 /* ---- look-ups and minimum for trellis codes */
 #define VB 64

@@ -7,9 +7,11 @@
  *     load_f16(p), sum_lanes(v)
  *     load_u8(p), load_u16(p)     VL integers widened to vi
  *     store_i8(p, v), store_i16   the low bits of VL integers of small magnitude
- *     unpack_tile, dot_tile       the integer kernels
  *     expand_codes                codes of a row to floats
  *     sum_registers(v)            VL registers -> one, lane i the sum of register i's lanes
+ *     max_vf(a, b)                the larger, b if one is NaN
+ *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
+ *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h)
  *     and what kernels_trellis.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
@@ -55,34 +57,6 @@ INLINE vf exp_vf(vf x) {
     p = p * r + 1.0f;
     vf power = (vf)(((vi)shifted - (vi)spread(12582912.0f) + 127) << 23);
     return choose(vanishes, (vf){0}, p * power);
-}
-
-static float max_of(const float *x, int n, float start) {
-    vf top = spread(start);
-    int i = 0;
-    for (; i + VL <= n; i += VL) top = larger(load(x + i), top);
-    for (int l = 0; l < VL; l++) start = top[l] > start ? top[l] : start;
-    for (; i < n; i++) start = x[i] > start ? x[i] : start;
-    return start;
-}
-
-static float exp_sum(float *x, int n, float max) {
-    vf total = {0};
-    int i = 0;
-    for (; i + VL <= n; i += VL) {
-        vf e = exp_vf(load(x + i) - max);
-        store(x + i, e);
-        total += e;
-    }
-    float sum = sum_lanes(total);
-    if (i < n) {
-        float tail[VL];
-        for (int l = 0; l < VL; l++) tail[l] = i + l < n ? x[i + l] - max : -INFINITY;
-        vf e = exp_vf(load(tail));
-        for (int l = 0; i + l < n; l++) x[i + l] = e[l];
-        sum += sum_lanes(e);
-    }
-    return sum;
 }
 
 static void scale(float *x, int n, float factor) {
@@ -190,7 +164,49 @@ INLINE void dot_rows_queries(const float *q, int q_stride, const void *rows, int
                    out + r, out_stride, n_q, half);
 }
 
-INLINE void dot_rows(const float *q, int n_q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
+/* Many queries, VL rows at a time: the rows are turned once, so that no query needs a sum across a register.  Rows 32 on
+ * are fetched meanwhile. */
+INLINE void dot_rows_turned(const float *q, int q_stride, const void *rows, int row_stride, int width, float *out,
+                            int out_stride, const int n_q, const bool half) {
+    vf sum[8];
+    for (int i = 0; i < n_q; i++) sum[i] = (vf){0};
+    for (int j = 0; j < width; j += VL) {
+        vi column[VL];
+        for (int r = 0; r < VL; r++) {
+            const void *row = row_at(rows, (size_t)r * (size_t)row_stride, half);
+            if (j % (half ? 32 : 16) == 0) __builtin_prefetch(row_at(row, 32 * (size_t)row_stride + (size_t)j, half), 0, 3);
+            column[r] = (vi)load_element(row, j, half);
+        }
+        transpose(column);
+        for (int l = 0; l < VL; l++)
+            for (int i = 0; i < n_q; i++) sum[i] += q[(size_t)i * (size_t)q_stride + (size_t)(j + l)] * (vf)column[l];
+    }
+    for (int i = 0; i < n_q; i++) store(out + (size_t)i * (size_t)out_stride, sum[i]);
+}
+
+/* All whole runs of VL rows; returns how many rows were done. */
+INLINE int dot_rows_runs(const float *q, int q_stride, const void *rows, int n_rows, int row_stride, int width, float *out,
+                         int out_stride, const int n_q, const bool half) {
+    int r = 0;
+    for (; r + VL <= n_rows; r += VL)
+        dot_rows_turned(q, q_stride, row_at(rows, (size_t)r * (size_t)row_stride, half), row_stride, width, out + r,
+                        out_stride, n_q, half);
+    return r;
+}
+
+INLINE int dot_rows_many(const float *q, int n_q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
+                         float *out, int out_stride, const bool half) {
+    switch (n_q) {
+    case 3: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 3, half);
+    case 4: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 4, half);
+    case 5: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 5, half);
+    case 6: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 6, half);
+    case 7: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 7, half);
+    default: return dot_rows_runs(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 8, half);
+    }
+}
+
+INLINE void dot_rows_few(const float *q, int n_q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
                      float *out, int out_stride, const bool half) {
     for (; n_q >= 4; n_q -= 4, q += 4 * q_stride, out += 4 * out_stride)
         dot_rows_queries(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 4, half);
@@ -199,6 +215,18 @@ INLINE void dot_rows(const float *q, int n_q, int q_stride, const void *rows, in
         n_q -= 2, q += 2 * q_stride, out += 2 * out_stride;
     }
     if (n_q == 1) dot_rows_queries(q, q_stride, rows, n_rows, row_stride, width, out, out_stride, 1, half);
+}
+
+INLINE void dot_rows(const float *q, int n_q, int q_stride, const void *rows, int n_rows, int row_stride, int width,
+                     float *out, int out_stride, const bool half) {
+    while (n_q > 0) {
+        int n = n_q < 8 ? n_q : 8, done = 0;
+        if (n > 2 && width % VL == 0)
+            done = dot_rows_many(q, n, q_stride, rows, n_rows, row_stride, width, out, out_stride, half);
+        dot_rows_few(q, n, q_stride, row_at(rows, (size_t)done * (size_t)row_stride, half), n_rows - done, row_stride, width,
+                     out + done, out_stride, half);
+        n_q -= n, q += n * q_stride, out += n * out_stride;
+    }
 }
 
 static void dot_rows_f32(const float *q, int n_q, int q_stride, const float *rows, int n_rows, int row_stride, int width,
@@ -211,15 +239,17 @@ static void dot_rows_f16(const float *q, int n_q, int q_stride, const uint16_t *
     dot_rows(q, n_q, q_stride, rows, n_rows, row_stride, width, out, out_stride, true);
 }
 
-/* n_q accumulators of n_c registers, over all rows. */
+/* n_q accumulators of n_c registers, over all rows; rows 32 on are fetched meanwhile. */
 INLINE void sum_rows_block(const float *w, int w_stride, const void *rows, int n_rows, int row_stride, float *acc,
                            int acc_stride, const int n_q, const int n_c, const bool half) {
-    vf sum[4][SUM_COLUMNS];
+    vf sum[8][SUM_COLUMNS];
     for (int i = 0; i < n_q; i++)
         for (int c = 0; c < n_c; c++) sum[i][c] = load(acc + i * acc_stride + c * VL);
     for (int r = 0; r < n_rows; r++) {
         const void *row = row_at(rows, (size_t)r * (size_t)row_stride, half);
         vf v[SUM_COLUMNS];
+        for (int c = 0; c < n_c * VL * (half ? 2 : 4); c += 64)
+            __builtin_prefetch((const char *)row_at(row, 32 * (size_t)row_stride, half) + c, 0, 3);
         for (int c = 0; c < n_c; c++) v[c] = load_element(row, c * VL, half);
         for (int i = 0; i < n_q; i++) {
             vf weight = spread(w[i * w_stride + r]);
@@ -232,10 +262,11 @@ INLINE void sum_rows_block(const float *w, int w_stride, const void *rows, int n
 
 INLINE void sum_rows_queries(const float *w, int w_stride, const void *rows, int n_rows, int row_stride, int width,
                              float *acc, int acc_stride, const int n_q, const bool half) {
+    const int columns = n_q > 4 ? SUM_COLUMNS / 2 : SUM_COLUMNS;
     int j = 0;
-    for (; j + SUM_COLUMNS * VL <= width; j += SUM_COLUMNS * VL)
-        sum_rows_block(w, w_stride, row_at(rows, (size_t)j, half), n_rows, row_stride, acc + j, acc_stride, n_q,
-                       SUM_COLUMNS, half);
+    for (; j + columns * VL <= width; j += columns * VL)
+        sum_rows_block(w, w_stride, row_at(rows, (size_t)j, half), n_rows, row_stride, acc + j, acc_stride, n_q, columns,
+                       half);
     for (; j + VL <= width; j += VL)
         sum_rows_block(w, w_stride, row_at(rows, (size_t)j, half), n_rows, row_stride, acc + j, acc_stride, n_q, 1, half);
     for (; j < width; j++)
@@ -247,6 +278,14 @@ INLINE void sum_rows_queries(const float *w, int w_stride, const void *rows, int
 
 INLINE void sum_rows(const float *w, int n_q, int w_stride, const void *rows, int n_rows, int row_stride, int width,
                      float *acc, int acc_stride, const bool half) {
+#if VL == 16 /* registers enough for eight queries */
+    for (; n_q >= 8; n_q -= 8, w += 8 * w_stride, acc += 8 * acc_stride)
+        sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 8, half);
+    if (n_q == 7) sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 7, half);
+    if (n_q == 6) sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 6, half);
+    if (n_q == 5) sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 5, half);
+    if (n_q >= 5) return;
+#endif
     for (; n_q >= 4; n_q -= 4, w += 4 * w_stride, acc += 4 * acc_stride)
         sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 4, half);
     if (n_q == 3) sum_rows_queries(w, w_stride, rows, n_rows, row_stride, width, acc, acc_stride, 3, half);
@@ -295,20 +334,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     out->sum[index] = (int32_t)total;
 }
 
-static void finish_scores(const int32_t *dots, float step, const uint16_t *scales, float offset, float *scores) {
-    for (int i = 0; i < 16; i += VL)
-        store(scores + i, to_float(*(const vi_unaligned *)(dots + i)) * (load_f16(scales + i) * step) + offset);
-}
-
-static void finish_values(const int32_t *dots, float step, float *acc) {
-    for (int i = 0; i < 16; i += VL)
-        store(acc + i, to_float(*(const vi_unaligned *)(dots + i)) * step + load(acc + i));
-}
-
-static void scale_weights(float *w, const uint16_t *scales, int n) {
-    for (int i = 0; i < n; i += VL) store(w + i, load(w + i) * load_f16(scales + i));
-}
-
+#include "backend/cpu/kernels_pages.h"
 #include "backend/cpu/kernels_trellis.h"
 
 #include "backend/cpu/matmul_body.h"
@@ -320,11 +346,11 @@ static void scale_weights(float *w, const uint16_t *scales, int n) {
         .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemv = gemv, .gemm = gemm,          \
         .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                              \
         .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
-        .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int, .unpack_tile = unpack_tile,      \
-        .dot_tile = dot_tile,                                                                                          \
+        .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int,                                  \
         .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                    \
+        .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                              \
+        .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values,                        \
         .trellis_encode = trellis_encode,                                                                              \
-        .finish_scores = finish_scores, .finish_values = finish_values, .scale_weights = scale_weights, .max = max_of, \
-        .exp_sum = exp_sum, .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
+        .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
         .sigmoid_mul = sigmoid_mul, .soft_cap = soft_cap, .delta_step = delta_step,                                                                            \
     }

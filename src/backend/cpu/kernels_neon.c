@@ -7,6 +7,7 @@
 #include <arm_neon.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kernels_plain.h"
@@ -32,6 +33,10 @@ static inline vf sum_registers(const vf *v) {
     return (vf)vpaddq_f32(vpaddq_f32((float32x4_t)v[0], (float32x4_t)v[1]),
                           vpaddq_f32((float32x4_t)v[2], (float32x4_t)v[3]));
 }
+
+static inline vf max_vf(vf a, vf b) { return (vf)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b); }
+
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
 
 static inline float max_lanes(vf v) { return vmaxvq_f32((float32x4_t)v); }
 
@@ -116,6 +121,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
     if (n_q == 2) dot_queries(unpacked, n_vectors, q, first_q, out, 2);
     if (n_q == 1) dot_queries(unpacked, n_vectors, q, first_q, out, 1);
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes */
 #define VB 16

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kernels_plain.h"
@@ -30,6 +31,13 @@ static inline float sum_lanes(vf v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 static inline vf sum_registers(const vf *v) {
     return (vf){sum_lanes(v[0]), sum_lanes(v[1]), sum_lanes(v[2]), sum_lanes(v[3])};
 }
+
+static inline vf max_vf(vf a, vf b) {
+    for (int l = 0; l < VL; l++) a[l] = a[l] > b[l] ? a[l] : b[l];
+    return a;
+}
+
+static inline vf max_magnitude(vf a, vf b) { return max_vf((vf)((vi)a & 0x7fffffff), (vf)((vi)b & 0x7fffffff)); }
 
 static inline float max_lanes(vf v) {
     float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
@@ -90,6 +98,8 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
         }
     }
 }
+
+#include "backend/cpu/page_dots_tiles.h"
 
 /* ---- look-ups and minimum for trellis codes */
 #define VB 16
