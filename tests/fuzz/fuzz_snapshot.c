@@ -13,10 +13,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 112, KINDS = 6 };
+enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 112, KINDS = 7 };
 
-static const char *const kinds[KINDS] = {"tq3", "q8", "f16", "tq:k=paper-prod:2,v=minmax:2:16", "window:8",
-                                    "tq4"}; /* the last one's second layer slides */
+static const char *const kinds[KINDS] = {"tq3",      "q8",  "f16",          "tq:k=paper-prod:2,v=minmax:2:16",
+                                         "window:8", "tq4", "tq3,last=1:q8"};
+enum { SLIDES = 5 }; /* its second layer has a window */
 static const int windows[LAYERS] = {0, 20};
 
 static tq_cache *cache_of(int kind) {
@@ -26,18 +27,19 @@ static tq_cache *cache_of(int kind) {
     p.n_layers = LAYERS, p.n_heads = HEADS, p.n_kv_heads = KV_HEADS, p.head_dim = DIM;
     p.max_tokens = MAX_TOKENS, p.n_threads = 1;
     p.config = (tq_cache_config){.kv = kinds[kind], .buffer_size = 4, .sinks = 2, .flush_batch_size = 3};
-    if (kind == KINDS - 1) p.windows = windows;
+    if (kind == SLIDES) p.windows = windows;
     if (tq_cache_new(&p, &caches[kind], NULL) != TQ_OK) abort();
     return caches[kind];
 }
 
 /* Feed the checksum the runs that snapshot.h draws, and put it behind the last one. */
 static void make_checksum_right(const tq_cache *cache, uint8_t *data, size_t size) {
-    size_t at = HEADER, slot = cache->pool.slot_bytes;
+    size_t at = HEADER;
     if (size < HEADER) return;
     uint64_t sum = tq_checksum(TQ_CHECKSUM_START, data, HEADER);
     for (int l = 0; l < LAYERS; l++) {
         uint32_t counts[5];
+        size_t slot = cache->layers[l].pool->slot_bytes;
         if (size - at < sizeof counts) return;
         memcpy(counts, data + at, sizeof counts);
         sum = tq_checksum(sum, data + at, sizeof counts);
@@ -73,6 +75,12 @@ static void use(tq_cache *cache) {
     if (tq_cache_rewind(cache, length / 2, NULL) == TQ_OK && tq_cache_length(cache) != length / 2) abort();
 }
 
+static bool is_empty(const tq_cache *cache) {
+    int used = 0;
+    for (int l = 0; l < LAYERS; l++) used += tq_page_pool_used(cache->layers[l].pool);
+    return tq_cache_length(cache) == 0 && used == 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
     tq_cache *cache = cache_of(data[0] % KINDS);
@@ -88,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     free(copy);
     if (status == TQ_OK) use(cache);
     else if (err.code != status || !memchr(err.text, 0, sizeof err.text) || strchr(err.text, '\n') ||
-             tq_cache_length(cache) != 0 || tq_page_pool_used(&cache->pool) != 0)
+             !is_empty(cache))
         abort();
     return 0;
 }
