@@ -256,7 +256,8 @@ static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, 
 static void tiles_of_bf16(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
     for (int k = 0; k < n; k += FLOAT_COLS, to += TILE_BYTES) {
         vi m[SIDE];
-        for (int l = 0; l < SIDE; l++) m[l] = load_vi((const uint16_t *)w->data + (size_t)row_of[l] * (size_t)w->cols + col0 + k);
+        for (int l = 0; l < SIDE; l++)
+            m[l] = (vi)_mm512_loadu_si512((const uint16_t *)w->data + (size_t)row_of[l] * (size_t)w->cols + col0 + k);
         store_tile(m, to);
     }
 }
