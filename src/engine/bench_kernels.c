@@ -325,6 +325,7 @@ static const struct {
     int bits, group, cols, n;
 } matmul_cases[] = {
     {TQ_MATRIX_AFFINE, 4, 64, 896, 1},  {TQ_MATRIX_AFFINE, 4, 64, 2048, 1}, {TQ_MATRIX_AFFINE, 4, 64, 4864, 1},
+    {TQ_MATRIX_AFFINE, 4, 64, 11008, 1},
     {TQ_MATRIX_AFFINE, 4, 32, 2048, 1}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 1}, {TQ_MATRIX_BF16, 0, 0, 2048, 1},
     {TQ_MATRIX_F16, 0, 0, 2048, 1},     {TQ_MATRIX_AFFINE, 4, 64, 2048, 4}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 8},
     {TQ_MATRIX_AFFINE, 4, 64, 896, 256}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256},

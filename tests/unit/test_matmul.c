@@ -251,10 +251,26 @@ static void affine_matrices_of_every_width_are_multiplied(void **state) {
     each_table(check_affine_matrices);
 }
 
+/* One token takes two long rows at a time, several take one: each token must get the same bits. */
+static void check_long_rows(const tq_kernels *k) {
+    static const int groups[] = {32, 64, 128};
+    tq_rng rng = {13};
+    for (int g = 0; g < 3; g++) {
+        weights m = weights_new(TQ_MATRIX_AFFINE, 5, 6144 + 128 + 64 * (g == 1), 4, groups[g], TQ_BF16, &rng);
+        check_matrix(k, &m, 2, &rng);
+    }
+}
+
+static void long_rows_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_long_rows);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_matrices_are_multiplied),
         cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
+        cmocka_unit_test(long_rows_are_multiplied),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -87,8 +87,15 @@ INLINE void split_values(const float *x, int parts, vi *part) {
 
 enum { PLANE_TOP = 127 * 65536 }; /* the largest integer: digits are -128..127 */
 
-INLINE __m128i in_code_order(vi bytes) {
-    return _mm_shuffle_epi8(_mm512_cvtepi32_epi8((__m512i)bytes), _mm_set_epi8(15, 13, 11, 9, 14, 12, 10, 8, 7, 5, 3, 1, 6, 4, 2, 0));
+/* The first places of VPERMI2B's result: byte `byte` of 32 integers, as codes stand; then the next byte of them. */
+static __m512i plane_places(int byte) {
+    static const uint8_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    uint8_t places[64];
+    for (int i = 0; i < 32; i++) {
+        places[i] = (uint8_t)(4 * (i / 8 * 8 + order[i % 8]) + byte);
+        places[32 + i] = (uint8_t)(places[i] - 1);
+    }
+    return _mm512_loadu_si512(places);
 }
 
 /* Parts of the sums of a token's groups within a chunk, as floats; groups that are not there are 0. */
@@ -103,34 +110,41 @@ static void store_group_sums(const float *sums, uint8_t *to) {
             memcpy(to + g / SUM_GROUPS * TILE_BYTES + g % SUM_GROUPS * 16 + i * 4, &places[i][g], 4);
 }
 
+/* 32 values to three planes; returns their sum (wraps where a value is not finite). */
+INLINE int32_t put_planes(const float *x, float inverse, __m512i upper_places, __m512i lower_places, uint8_t *to) {
+    vi a = (vi)_mm512_cvtps_epi32((__m512)(load(x) * inverse)), b = (vi)_mm512_cvtps_epi32((__m512)(load(x + VL) * inverse));
+    /* with 128 more in every byte, bytes carry as digits of -128..127 do; then it is taken away again: the sign bit */
+    __m512i shifted_a = (__m512i)((vu)a + 0x808080), shifted_b = (__m512i)((vu)b + 0x808080), sign = _mm512_set1_epi8(-128);
+    __m512i upper = _mm512_xor_si512(_mm512_permutex2var_epi8(shifted_a, upper_places, shifted_b), sign);
+    __m512i lower = _mm512_xor_si512(_mm512_permutex2var_epi8(shifted_a, lower_places, shifted_b), sign);
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm512_castsi512_si256(upper));
+    _mm256_storeu_si256((__m256i *)(void *)(to + TILE_BYTES), _mm512_extracti64x4_epi64(upper, 1));
+    _mm256_storeu_si256((__m256i *)(void *)(to + 2 * TILE_BYTES), _mm512_extracti64x4_epi64(lower, 1));
+    return _mm512_reduce_add_epi32((__m512i)((vu)a + (vu)b));
+}
+
 /* A token's planes from `to` on, rows 64 bytes apart from tile to tile; sums; returns its step. */
 static float prepare_planes(const float *x, int cols, int group, uint8_t *to, uint8_t *sums_to) {
-    vf tops = {0}, poison = {0}; /* poison: 0, or NaN if a value is not finite; it goes into the step */
-    for (int i = 0; i < cols; i += VL) {
-        vf v = load(x + i);
-        tops = larger((vf)((vi)v & 0x7fffffff), tops);
-        poison += v * 0.0f;
-    }
-    float top = max_lanes(tops), inverse = top > 1e-29f ? PLANE_TOP / top : 0.0f; /* less is nothing, and its inverse no float */
-    float sums[CHUNK_GROUPS] = {0};
-    for (int k = 0; k < cols; k += 32, x += 32) {
-        vu sum = {0}; /* wraps where a value is not finite */
-        uint8_t *at = to + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
-        for (int i = 0; i < 32; i += VL) {
-            vi value = (vi)_mm512_cvtps_epi32((__m512)(load(x + i) * inverse));
-            vi upper = (vi)((vu)value + 128) >> 8, top_digit = (upper + 128) >> 8;
-            _mm_storeu_si128((__m128i *)(void *)(at + i), in_code_order(top_digit));
-            _mm_storeu_si128((__m128i *)(void *)(at + TILE_BYTES + i), in_code_order(upper));
-            _mm_storeu_si128((__m128i *)(void *)(at + 2 * TILE_BYTES + i), in_code_order(value));
-            sum += (vu)value;
+    __m512i upper_places = plane_places(2), lower_places = plane_places(1);
+    vf tops[2] = {{0}, {0}}, poison[2] = {{0}, {0}}; /* poison: 0, or NaN if a value is not finite; it goes into the step */
+    for (int i = 0; i < cols; i += 2 * VL)
+        for (int j = 0; j < 2; j++) {
+            vf v = load(x + i + j * VL);
+            tops[j] = max_magnitude(v, tops[j]);
+            poison[j] += v * 0.0f;
         }
-        sums[k % CODE_CHUNK / group] += (float)_mm512_reduce_add_epi32((__m512i)sum); /* below 2^29 */
+    float top = max_lanes(max_vf(tops[0], tops[1]));
+    float inverse = top > 1e-29f ? PLANE_TOP / top : 0.0f; /* less is nothing, and its inverse no float */
+    float sums[VL] = {0}; /* of a chunk */
+    for (int k = 0; k < cols; k += 32) {
+        uint8_t *at = to + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
+        sums[k % CODE_CHUNK / group] += (float)put_planes(x + k, inverse, upper_places, lower_places, at); /* below 2^29 */
         if (k % CODE_CHUNK == CODE_CHUNK - 32 || k == cols - 32) {
             store_group_sums(sums, sums_to + k / CODE_CHUNK * SUM_BYTES);
             memset(sums, 0, sizeof sums);
         }
     }
-    return top / PLANE_TOP + sum_lanes(poison);
+    return top / PLANE_TOP + sum_lanes(poison[0] + poison[1]);
 }
 
 static void prepare_parts(const float *x, int cols, uint8_t *to) {
