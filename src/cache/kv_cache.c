@@ -329,10 +329,11 @@ tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err) {
     return TQ_OK;
 }
 
-/* Pages of a layer once it holds n_tokens: what a chunk's rows need before front pages go is counted, and one that is
- * copied because others hold it. */
+/* Pages of a layer within a budget once it holds n_tokens: what a chunk's rows need before front pages go is counted, and
+ * one that is copied because others hold it. */
 static int pages_for(const tq_cache *cache, const tq_cache_layer *layer, int n_tokens) {
-    return cache->forgets ? 0 : min_int(pages_of(n_tokens) + 1, layer->max_pages + 1);
+    int most = layer->max_pages + (cache->budget ? 0 : pages_of(cache->max_chunk) + 1);
+    return cache->forgets ? 0 : min_int(pages_of(n_tokens), most) + 1;
 }
 
 size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens) {

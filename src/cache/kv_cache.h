@@ -47,8 +47,8 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
  * it reserves layer by layer. */
 tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err);
 
-/* Bytes that a cache within a budget takes at most once it holds n_tokens, checkpoints not counted: for a new one, and
- * on top of what it holds now. */
+/* Bytes that a cache within a budget takes at most once it holds n_tokens, checkpoints not counted: in all (asked of any
+ * cache of the same params), and on top of what it holds now. */
 size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens);
 size_t tq_cache_bytes_wanted(const tq_cache *cache, int n_tokens);
 
