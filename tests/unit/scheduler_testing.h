@@ -18,7 +18,7 @@
 
 /* ---- what a request said --------------------------------------------------------------------------------------------- */
 
-enum { MOST_TOKENS = 512, MOST_TEXT = 8192 };
+enum { MOST_TOKENS = 4096, MOST_TEXT = 32768 };
 
 typedef struct heard {
     pthread_mutex_t lock;

@@ -302,8 +302,8 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state) {
     int32_t ids[100];
     random_ids(ids, 100, VOCAB, 4);
     heard *runs = listener(), *waits = listener(), *next = listener();
-    tq_request_params p = ask(ids, 100, 3000, runs);
-    p.ignore_eos = true, p.deadline = .3;
+    tq_request_params p = ask(ids, 4, 3000, runs);
+    p.ignore_eos = true, p.deadline = 1;
     OK(tq_scheduler_submit(s, &p, &runs->request, &e));
     p.ctx = waits, p.deadline = .1;
     OK(tq_scheduler_submit(s, &p, &waits->request, &e));
