@@ -1,9 +1,11 @@
 /* tokenizer_file.c: the model and the added tokens of a tokenizer.json, and the pieces made from them.
  * The file is not trusted: ids are bounded and unique, merges name known tokens. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/template_value.h"
 #include "text/tokenizer_parts.h"
 
 /* One line of an error text: no control characters of the file in it. */
@@ -218,6 +220,24 @@ static tq_status read_bpe(const json_t *model, tq_tokenizer *t, tq_error *err) {
     return TQ_OK;
 }
 
+/* A score as the reference reads it, whose reader of numbers rounds twice: the digits as an integer, then times a power of
+ * ten.  The last bit decides between ways that sum up alike. */
+static double read_score(double exact) {
+    char text[40], power[16], *end;
+    tq_float_repr(exact, text); /* the shortest that gives the number, which is what files have */
+    uint64_t digits = 0;
+    int exponent = 0;
+    const char *c = text + (*text == '-');
+    for (bool behind_point = false; (*c >= '0' && *c <= '9') || *c == '.'; c++) {
+        if (*c == '.') behind_point = true;
+        else digits = digits * 10 + (uint64_t)(*c - '0'), exponent -= behind_point;
+    }
+    if (*c == 'e') exponent += atoi(c + 1);
+    snprintf(power, sizeof power, "1e%d", exponent < 0 ? -exponent : exponent);
+    double size = tq_parse_double(power, &end), value = exponent < 0 ? (double)digits / size : (double)digits * size;
+    return *text == '-' ? -value : value;
+}
+
 static tq_status read_unigram(const json_t *model, tq_tokenizer *t, tq_error *err) {
     const double unk_penalty = 10.0; /* below the least likely token: SentencePiece's constant */
     const json_t *vocab = json_object_get(model, "vocab"), *unk = json_object_get(model, "unk_id");
@@ -227,7 +247,7 @@ static tq_status read_unigram(const json_t *model, tq_tokenizer *t, tq_error *er
     TQ_TRY(tq_member_bool(model, "model Unigram", "byte_fallback", false, &u->byte_fallback, err));
     for (size_t i = 0; i < json_array_size(vocab); i++) {
         const tq_token *token = &t->tokens[i];
-        double score = json_number_value(json_array_get(json_array_get(vocab, i), 1));
+        double score = read_score(json_number_value(json_array_get(json_array_get(vocab, i), 1)));
         if (score < least) least = score;
         if (tq_bpe_is_control(&t->bpe, (int32_t)i)) continue;
         TQ_TRY(tq_unigram_put(u, token->name, token->name_len, (int32_t)i, score, err));
