@@ -161,6 +161,12 @@ TQ_API tq_status tq_session_load(tq_session *session, const char *path, tq_error
 
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
+/* Added to the logit of a token before anything else. */
+typedef struct tq_logit_bias {
+    int32_t id;
+    float bias;
+} tq_logit_bias;
+
 typedef struct tq_sampling {
     float temp; /* 0: the most likely token */
     float top_p, min_p; /* 1 and 0: off */
@@ -168,6 +174,10 @@ typedef struct tq_sampling {
     float repeat_penalty; /* 1: off; over the last repeat_last_n tokens */
     int repeat_last_n;
     uint64_t seed;
+    float presence_penalty, frequency_penalty; /* 0: off; subtracted from the logit of a token that the reply has, once and
+                                                * for each time */
+    const tq_logit_bias *biases; /* (n_biases); must last as long as the struct is used */
+    int n_biases;
 } tq_sampling;
 
 TQ_API tq_sampling tq_sampling_default(void);                         /* greedy */
