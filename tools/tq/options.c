@@ -214,10 +214,11 @@ void options_add_model(options *o, model_options *model) {
     *model = (model_options){0};
     options_heading(o, "Model");
     options_add(o, (option_row){.name = "model",
-                                .argument = "DIR",
+                                .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->model,
-                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one), or\n"
+                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one);\n"
+                                        "ORG/NAME[:QUANT] of the hub (pulled if need be), a name of Ollama's store; or\n"
                                         "synthetic:qwen2.5-0.5b and kin: random weights of a published shape"});
     add_int(o, "threads", "N", &model->threads, 0, 256, "workers (default 0: one a usable processor)");
     options_add(o, (option_row){.name = "kernels",

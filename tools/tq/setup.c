@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include "model_name.h"
 #include "terminal.h"
 
 enum { TEXT_BYTES_MAX = 256 << 20 };
@@ -64,7 +65,7 @@ static const char *find_bundled_model(char path[PATH_MAX]) {
 static void show_loading(void *ctx, double fraction) { progress_show(ctx, fraction); }
 
 int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds) {
-    char found[PATH_MAX];
+    char found[PATH_MAX], resolved[MODEL_PATH_CAP];
     const char *path = o->model, *from_env = getenv("TQ_MODEL");
     if (!path && from_env && *from_env) path = from_env;
     if (!path) path = find_bundled_model(found);
@@ -73,6 +74,9 @@ int setup_model(const char *command, const model_options *o, tq_model **out, dou
                           "the bundled model (bookworm) was found neither beside the program nor in %s; "
                           "name a model with --model DIR or TQ_MODEL",
                           TQ_MODELS_SOURCE_DIR);
+    int code = model_name_resolve(command, path, resolved);
+    if (code != EXIT_SUCCESS) return code;
+    path = resolved;
     progress_bar bar;
     progress_begin(&bar, "loading");
     tq_model_params params = {
