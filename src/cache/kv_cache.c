@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/cache_plan.h"
 #include "codec/page.h"
 
 /* Tokens behind its window that a sliding layer keeps, so that a rewind can go back. */
@@ -118,10 +119,7 @@ static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, 
     int of_run[TQ_LAYER_RUNS] = {0};
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
-        layer->max_pages = pages_of(p->max_tokens);
-        int window = p->windows ? p->windows[l] : 0;
-        if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
-            layer->max_pages = min_int(layer->max_pages, pages_of(window + REWIND_TOKENS) + 2);
+        layer->max_pages = tq_cache_layer_pages(p->windows ? p->windows[l] : 0, p->max_tokens);
         n_slots += (size_t)layer->max_pages;
         if (cache->budget) layer->max_pages += pages_of(cache->max_chunk) + 1; /* reserved before front pages go */
         if (n_slots <= INT32_MAX) of_run[tq_layer_schedule_run(schedule, l)] += layer->max_pages;

@@ -197,6 +197,7 @@ static tq_status open_synthetic(tq_model *m, const tq_model_params *p, tq_error 
     m->synthetic = true;
     m->sampling = tq_sampling_default();
     TQ_TRY(tq_synthetic_make(m->path, &m->config_json, &image, err));
+    m->synthetic_bytes = (int64_t)image.bytes;
     report(p, 0.8);
     TQ_TRY(tq_weights_adopt(&image, m->path, m->config_json, &m->weights, err));
     TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
@@ -234,6 +235,7 @@ tq_status tq_model_open(const char *path, const tq_model_params *params, tq_mode
     if (!m) return tq_fail_memory(err, sizeof *m, "a model");
     pthread_mutex_init(&m->turn, NULL);
     m->path = strdup(path);
+    m->memory_limit = params ? params->memory_limit : 0;
     tq_status status = m->path ? open_all(m, params ? params : &defaults, err) : tq_fail_memory(err, strlen(path), "a path");
     if (status != TQ_OK) {
         tq_model_free(m);
