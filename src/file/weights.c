@@ -401,7 +401,9 @@ static tq_status mismatch(const tq_tensor *tensor, const char *want, tq_error *e
 
 static bool is_float(tq_dtype dtype) { return dtype == TQ_F32 || dtype == TQ_F16 || dtype == TQ_BF16; }
 
+/* A single row may be a vector. */
 static bool is_matrix(const tq_tensor *tensor, int64_t rows, int64_t cols) {
+    if (rows == 1 && tensor->n_dims == 1) return tensor->shape[0] == cols;
     return tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == cols;
 }
 
