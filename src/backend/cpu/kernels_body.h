@@ -342,7 +342,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 
 /* The entries of a table, in parts, so that a set may have its own for some. */
 #define MATMUL_KERNELS                                                                                                 \
-    .gemm_tile = GEMM_TOKENS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
+    .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
 #define PAGE_KERNELS                                                                                                   \
     .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                        \
     .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
