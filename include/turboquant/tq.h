@@ -90,6 +90,25 @@ enum { TQ_CHAT_ADD_GENERATION_PROMPT = 1 };
 TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size_t n_messages, unsigned flags,
                                 int32_t **ids, size_t *n_ids, tq_error *err);
 
+/* The same for a conversation as JSON (UTF-8), as the OpenAI chat API has it:
+ *
+ *     {"messages": [{"role": "user", "content": "Weather in Paris?"}, {"role": "assistant", "content": null,
+ *        "reasoning_content": "...", "tool_calls": [{"id": "call00001", "type": "function", "function":
+ *        {"name": "weather", "arguments": "{\"city\": \"Paris\"}"}}]}, {"role": "tool", "content": "21"}],
+ *      "tools": [{"type": "function", "function": {"name": "weather", "parameters": {...}}}],
+ *      "documents": [...], "chat_template_kwargs": {"enable_thinking": false}}
+ *
+ * All but messages may be missing or null.  A message needs a role; all its members reach the template, and so do those
+ * of chat_template_kwargs, as variables, which may not be named like the other variables or end in "_token".
+ * What a template cannot read is put into the form that it can, which is found out with a short conversation: parts
+ * of text become one text with line breaks between them; arguments become an object, or a text of JSON (arguments that
+ * are no JSON object stay a text); content that is null or missing becomes "".  Anything else stays as it is.
+ * TQ_FORMAT: not JSON.  TQ_INVALID: not of this shape, an unknown member, or refused by the template itself ("template
+ * line 12: ...").  TQ_UNSUPPORTED: parts that are not text; tools that the template does not write into the prompt.
+ * Only the template's own text can become control tokens, and roles of a fixed list ("user", "tool", ...). */
+TQ_API tq_status tq_chat_tokens_json(const tq_model *model, const char *json, size_t json_len, unsigned flags,
+                                     int32_t **ids, size_t *n_ids, tq_error *err);
+
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
 /* Called between chunks of a long evaluation with tokens done and in all; return false to stop (TQ_CANCELLED; what was
