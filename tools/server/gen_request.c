@@ -19,51 +19,26 @@ static bool fail_part(const char *param, const char *type, api_error *error) {
     return api_fail(error, 400, param, "invalid_value", "%s: want parts of type 'text', got '%.40s'", param, type);
 }
 
-static const char *part_text(const json_t *part, const char *param, api_error *error) {
-    if (!json_is_object(part)) {
-        api_fail(error, 400, param, "invalid_type", "%s: a part is %s; want an object", param, json_kind(part));
-        return NULL;
-    }
-    const json_t *type = json_object_get(part, "type");
-    if (!json_is_string(type)) {
-        api_fail(error, 400, param, "missing_required_parameter", "%s: a part has no type", param);
-        return NULL;
-    }
-    if (strcmp(json_string_value(type), "text") != 0 && strcmp(json_string_value(type), "refusal") != 0) {
-        fail_part(param, json_string_value(type), error);
-        return NULL;
-    }
-    const json_t *text = json_object_get(part, json_string_value(type));
-    if (json_is_string(text)) return json_string_value(text);
-    api_fail(error, 400, param, "invalid_type", "%s: the text of a part is %s; want a string", param,
-             text ? json_kind(text) : "missing");
-    return NULL;
+static bool check_part(const json_t *part, const char *param, api_error *error) {
+    if (!json_is_object(part))
+        return api_fail(error, 400, param, "invalid_type", "%s: a part is %s; want an object", param, json_kind(part));
+    const char *type = json_string_value(json_object_get(part, "type"));
+    if (!type) return api_fail(error, 400, param, "missing_required_parameter", "%s: a part has no type", param);
+    if (strcmp(type, "text") != 0) return fail_part(param, type, error);
+    const json_t *text = json_object_get(part, "text");
+    return json_is_string(text) || api_fail(error, 400, param, "invalid_type", "%s: the text of a part is %s; want a string", param,
+                                            text ? json_kind(text) : "missing");
 }
 
-char *gen_content_text(const json_t *content, const char *param, api_error *error) {
-    char *text = NULL;
-    if (!content || json_is_null(content)) {
-        text = strdup("");
-    } else if (json_is_string(content)) {
-        text = strdup(json_string_value(content));
-    } else if (json_is_array(content)) {
-        size_t length = 0, i;
-        json_t *part;
-        json_array_foreach((json_t *)content, i, part) {
-            const char *piece = part_text(part, param, error);
-            if (!piece) return NULL;
-            length += strlen(piece);
-        }
-        text = malloc(length + 1);
-        char *at = text;
-        if (text) json_array_foreach((json_t *)content, i, part) at = stpcpy(at, part_text(part, param, error));
-        if (text) *at = 0;
-    } else {
-        api_fail(error, 400, param, "invalid_type", "%s: want a string or an array of parts, got %s", param, json_kind(content));
-        return NULL;
-    }
-    if (!text) api_fail(error, 503, NULL, "out_of_memory", "No memory for a message");
-    return text;
+static bool check_content(const json_t *content, const char *param, api_error *error) {
+    if (!content || json_is_null(content) || json_is_string(content)) return true;
+    if (!json_is_array(content))
+        return api_fail(error, 400, param, "invalid_type", "%s: want a string or an array of parts, got %s", param, json_kind(content));
+    size_t i;
+    json_t *part;
+    json_array_foreach((json_t *)content, i, part)
+        if (!check_part(part, param, error)) return false;
+    return true;
 }
 
 static void check_message(fields *outer, const json_t *message, size_t i) {
@@ -92,9 +67,7 @@ static void check_message(fields *outer, const json_t *message, size_t i) {
         return;
     }
     api_error error = {0};
-    char *text = gen_content_text(content, param, &error);
-    if (!text) fields_fail(outer, param, error.code, "%s", error.message);
-    free(text);
+    if (!check_content(content, param, &error)) fields_fail(outer, param, error.code, "%s", error.message);
 }
 
 static void read_messages(fields *f, gen_request *r) {

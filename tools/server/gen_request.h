@@ -31,7 +31,7 @@ typedef struct gen_request {
     int n_logprobs; /* -1: none */
     const char *stops[TQ_MAX_STOPS];
     int n_stops;
-    bool ignore_eos, use_cache, echo;
+    bool ignore_eos, use_cache;
     bool stream, include_usage, return_progress;
     bool seed_given;
 } gen_request;
@@ -46,9 +46,5 @@ typedef struct gen_limits {
 /* Read a body.  False with *error filled; gen_request_free either way. */
 bool gen_request_parse(gen_kind kind, const char *body, size_t n, const gen_limits *limits, gen_request *out, api_error *error);
 void gen_request_free(gen_request *r);
-
-/* The text of a message's content: a string, or parts of type text, joined; malloc'ed.  NULL with *error filled.
- * param names the message. */
-char *gen_content_text(const json_t *content, const char *param, api_error *error);
 
 #endif
