@@ -9,19 +9,25 @@ const KINDS = {
   shared: "packed, shared with other conversations",
 };
 
-// Runs of the server's strip cut into cells of page tokens (of several pages, where there are too many to draw).
-export function cellsOf(cache, page) {
+const DEFAULT_PAGE = 128; // tokens, should the server not say
+
+// Runs of the server's strip cut into cells of a page each (of several, where there are too many to draw).  fill: a
+// cell's bytes as a share of f16's.  What exact rows do not take of the bytes is the packed rows'.
+export function cellsOf(cache) {
+  const page = cache.page_tokens || DEFAULT_PAGE;
   const f16 = cache.tokens > 0 ? cache.f16_bytes / cache.tokens : 0;
+  const packed = cache.strip.reduce((sum, run) => sum + (run.kind === "exact" ? 0 : run.tokens), 0);
+  const exact = cache.strip.reduce((sum, run) => sum + (run.kind === "exact" ? run.tokens : 0), 0);
+  const packedFill = packed > 0 && f16 > 0 ? Math.min(1, Math.max(0.02, (cache.bytes - exact * f16) / packed / f16)) : 1;
   const total = cache.strip.reduce((sum, run) => sum + Math.ceil(run.tokens / page), 0);
   const step = page * Math.max(1, Math.ceil(total / MAX_CELLS));
   const cells = [];
   let from = 0;
   for (const run of cache.strip) {
     const kind = Object.hasOwn(KINDS, run.kind) ? run.kind : "exact";
-    const fill = f16 > 0 && run.tokens > 0 ? Math.min(1, run.bytes / run.tokens / f16) : 1;
     for (let done = 0; done < run.tokens; done += step) {
       const tokens = Math.min(step, run.tokens - done);
-      cells.push({ kind, from: from + done, tokens, share: tokens / step, fill });
+      cells.push({ kind, from: from + done, tokens, share: tokens / step, fill: kind === "exact" ? 1 : packedFill });
     }
     from += run.tokens;
   }
@@ -37,7 +43,7 @@ export class CacheStrip {
   }
 
   // cache: the server's report; null: nothing is known yet.
-  show(cache, page) {
+  show(cache) {
     this.node.classList.toggle("empty", !cache);
     if (!cache) {
       this.words.replaceChildren("Nothing is cached yet.");
@@ -50,7 +56,7 @@ export class CacheStrip {
       el("strong", { class: "bytes" }, formatBytes(cache.bytes)),
       ` instead of ${formatBytes(cache.f16_bytes)} in f16`,
       el("span", { class: "factor" }, cache.bytes > 0 ? `${(cache.f16_bytes / cache.bytes).toFixed(1)}×` : ""));
-    this.draw(cellsOf(cache, page), cache.kv);
+    this.draw(cellsOf(cache), cache.kv);
     const sums = { packed: 0, shared: 0, exact: 0 };
     for (const run of cache.strip) if (run.kind in sums) sums[run.kind] += run.tokens;
     const names = { packed: `packed (${cache.kv})`, shared: "packed and shared", exact: "exact" };

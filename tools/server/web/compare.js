@@ -53,7 +53,7 @@ class Side {
     const token = this.run.tokens[at];
     const top = token?.top.slice(0, 3) ?? [];
     this.tokens.replaceChildren(...top.flatMap(({ token: text, logprob }) =>
-      [el("span", { class: text === token.text ? "odds chosen" : "odds" }, el("code", {}, JSON.stringify(text).slice(1, -1)), ` ${percent(logprob)}`)]));
+      [el("span", { class: text === token.text ? "odds chosen" : "odds" }, el("code", {}, JSON.stringify(text).slice(1, -1).trim() || "space"), ` ${percent(logprob)}`)]));
   }
 }
 
@@ -103,8 +103,8 @@ export function openCompare({ question, body, names, first, second, keep }) {
   };
 
   const dialog = openDialog("Two codecs, one question", "compare",
-    el("p", { class: "asked" }, asked), el("div", { class: "sides" }, sides.map((side) => side.node)),
-    el("footer", {}, verdict, stop, again, el("p", { class: "fine" }, "Both answers always take the likeliest token, so what differs comes from the cache alone.")));
+    el("p", { class: "asked" }, asked), verdict, el("div", { class: "sides" }, sides.map((side) => side.node)),
+    el("footer", {}, el("p", { class: "fine" }, "Both always take the likeliest token, so what differs comes from the cache alone."), stop, again));
   for (const side of sides) {
     side.select.addEventListener("change", start);
     side.keep.addEventListener("click", () => {

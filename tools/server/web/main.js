@@ -38,7 +38,7 @@ function show() {
 }
 
 function showPanelOf(line = lineOf(conversation)) {
-  const node = line.findLast((other) => other.cache || other.figures);
+  const node = line.findLast((other) => other.figures && other.state !== "failed");
   const withCache = line.findLast((other) => other.cache);
   panel.show(withCache?.cache ?? null, node?.figures ?? null);
 }
@@ -339,7 +339,7 @@ function sayHello() {
   const example = (title, text, run) => el("button", { type: "button", class: "example", onclick: run }, el("strong", {}, title), el("span", {}, text));
   byId("hello").append(
     el("h2", {}, "Long conversations, small caches"),
-    el("p", {}, "What you say stays in the model's memory packed to a few bits a value. The strip beside it shows every page."),
+    el("p", {}, "What is said stays in the model's cache, packed to a few bits a value. Watch it page by page."),
     el("div", { class: "examples" },
       example("Tell it something", "and ask for it again", () => composer.setText("Hugo Marsh lives in Lisbon. Where does Hugo Marsh live?")),
       example("Bring a document", "drop a text file, then ask about it", () => composer.pick()),

@@ -2,8 +2,6 @@
 import { CacheStrip } from "./cache_strip.js";
 import { byId, el, formatBytes, formatCount, formatRate, formatSeconds, iconButton } from "./dom.js";
 
-const PAGE_TOKENS = 128;
-
 export class Panel {
   // hooks: {codec() -> name or "", setCodec(name), close()}
   constructor(hooks) {
@@ -33,7 +31,7 @@ export class Panel {
     const names = props?.kv_available ?? [];
     const chosen = this.hooks.codec();
     this.codec.replaceChildren(
-      el("option", { value: "" }, props?.kv ? `${props.kv} (the server's)` : "the server's"),
+      el("option", { value: "" }, props?.kv ? `${props.kv} (default)` : "default"),
       names.filter((name) => name !== props?.kv).map((name) => el("option", { value: name }, name)));
     // A codec set in an earlier visit may be one this server does not offer: it says so when asked.
     if (chosen && !names.includes(chosen)) this.codec.append(el("option", { value: chosen }, chosen));
@@ -42,7 +40,7 @@ export class Panel {
 
   // cache, figures: of the newest answer, as run.js has them; null where there is none.
   show(cache, figures) {
-    this.strip.show(cache, this.props?.page_tokens ?? PAGE_TOKENS);
+    this.strip.show(cache);
     const set = (key, value, format) => (this.values[key].textContent = value == null ? "–" : format(value));
     set("rate", figures?.rate, formatRate);
     set("ttft", figures?.ttft, formatSeconds);
