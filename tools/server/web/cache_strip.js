@@ -52,10 +52,12 @@ export class CacheStrip {
       this.legend.replaceChildren();
       return;
     }
+    // A short conversation's exact window takes more than f16 alone would.
+    const saves = cache.f16_bytes > cache.bytes;
     this.words.replaceChildren(
       el("strong", { class: "bytes" }, formatBytes(cache.bytes)),
-      ` instead of ${formatBytes(cache.f16_bytes)} in f16`,
-      el("span", { class: "factor" }, cache.bytes > 0 ? `${(cache.f16_bytes / cache.bytes).toFixed(1)}×` : ""));
+      saves ? ` instead of ${formatBytes(cache.f16_bytes)} in f16 ` : ` f16: ${formatBytes(cache.f16_bytes)} `,
+      el("span", { class: "factor" }, saves ? `${(cache.f16_bytes / cache.bytes).toFixed(1)}×` : ""));
     this.draw(cellsOf(cache), cache.kv);
     const sums = { packed: 0, shared: 0, exact: 0 };
     for (const run of cache.strip) if (run.kind in sums) sums[run.kind] += run.tokens;

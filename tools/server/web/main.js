@@ -149,6 +149,7 @@ function send({ text, files }) {
 }
 
 function editMessage(node, text) {
+  if (busy()) return toast("This conversation is being answered: stop it first.");
   addNode(conversation, node.parent, { role: "user", text, ...(node.files ? { files: node.files } : {}) });
   answer(conversation.leaf);
 }
@@ -199,6 +200,8 @@ async function answer(leaf) {
   store.writeSetting("last", mine.id);
   show();
   log.toEnd();
+  // The button that asked for this is gone; without a touch keyboard in the way, go where the next message is written.
+  if (document.activeElement === document.body && !narrow.matches) composer.focus();
   announce("Answering");
   await save(mine);
   showList();

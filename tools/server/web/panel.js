@@ -32,7 +32,7 @@ export class Panel {
     const chosen = this.hooks.codec();
     this.codec.replaceChildren(
       el("option", { value: "" }, props?.kv ? `${props.kv} (default)` : "default"),
-      names.filter((name) => name !== props?.kv).map((name) => el("option", { value: name }, name)));
+      ...names.filter((name) => name !== props?.kv).map((name) => el("option", { value: name }, name)));
     // A codec set in an earlier visit may be one this server does not offer: it says so when asked.
     if (chosen && !names.includes(chosen)) this.codec.append(el("option", { value: chosen }, chosen));
     this.codec.value = chosen === props?.kv ? "" : chosen;
