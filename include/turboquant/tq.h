@@ -90,6 +90,25 @@ enum { TQ_CHAT_ADD_GENERATION_PROMPT = 1 };
 TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size_t n_messages, unsigned flags,
                                 int32_t **ids, size_t *n_ids, tq_error *err);
 
+/* The same for a conversation as JSON (UTF-8), as the OpenAI chat API has it:
+ *
+ *     {"messages": [{"role": "user", "content": "Weather in Paris?"}, {"role": "assistant", "content": null,
+ *        "reasoning_content": "...", "tool_calls": [{"id": "call00001", "type": "function", "function":
+ *        {"name": "weather", "arguments": "{\"city\": \"Paris\"}"}}]}, {"role": "tool", "content": "21"}],
+ *      "tools": [{"type": "function", "function": {"name": "weather", "parameters": {...}}}],
+ *      "documents": [...], "chat_template_kwargs": {"enable_thinking": false}}
+ *
+ * All but messages may be missing or null.  A message needs a role; all its members reach the template, and so do those
+ * of chat_template_kwargs, as variables, which may not be named like the other variables or end in "_token".
+ * What a template cannot read is put into the form that it can, which is found out with a short conversation: parts
+ * of text become one text with line breaks between them; arguments become an object, or a text of JSON (arguments that
+ * are no JSON object stay a text); content that is null or missing becomes "".  Anything else stays as it is.
+ * TQ_FORMAT: not JSON.  TQ_INVALID: not of this shape, an unknown member, or refused by the template itself ("template
+ * line 12: ...").  TQ_UNSUPPORTED: parts that are not text; tools that the template does not write into the prompt.
+ * Only the template's own text can become control tokens, and roles of a fixed list ("user", "tool", ...). */
+TQ_API tq_status tq_chat_tokens_json(const tq_model *model, const char *json, size_t json_len, unsigned flags,
+                                     int32_t **ids, size_t *n_ids, tq_error *err);
+
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
 /* Called between chunks of a long evaluation with tokens done and in all; return false to stop (TQ_CANCELLED; what was
@@ -142,6 +161,12 @@ TQ_API tq_status tq_session_load(tq_session *session, const char *path, tq_error
 
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
+/* Added to the logit of a token before anything else. */
+typedef struct tq_logit_bias {
+    int32_t id;
+    float bias;
+} tq_logit_bias;
+
 typedef struct tq_sampling {
     float temp; /* 0: the most likely token */
     float top_p, min_p; /* 1 and 0: off */
@@ -149,6 +174,10 @@ typedef struct tq_sampling {
     float repeat_penalty; /* 1: off; over the last repeat_last_n tokens */
     int repeat_last_n;
     uint64_t seed;
+    float presence_penalty, frequency_penalty; /* 0: off; subtracted from the logit of a token that the reply has, once and
+                                                * for each time */
+    const tq_logit_bias *biases; /* (n_biases); must last as long as the struct is used */
+    int n_biases;
 } tq_sampling;
 
 TQ_API tq_sampling tq_sampling_default(void);                         /* greedy */
