@@ -10,5 +10,6 @@ int cmd_eval(int argc, char **argv);
 int cmd_quality(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_codecs(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
 
 #endif

@@ -19,6 +19,7 @@ static const command commands[] = {
     {"quality", "check which compressed caches a model can be trusted with", cmd_quality},
     {"eval", "measure what compressed caches cost: divergence, recall, needles, perplexity, ...", cmd_eval},
     {"bench", "measure speed and memory: by context, by kernel, against other engines", cmd_bench},
+    {"pull", "fetch a model from the Hugging Face hub", cmd_pull},
     {"codecs", "list the codecs and what they cost", cmd_codecs},
 };
 

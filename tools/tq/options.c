@@ -214,17 +214,18 @@ void options_add_model(options *o, model_options *model) {
     *model = (model_options){0};
     options_heading(o, "Model");
     options_add(o, (option_row){.name = "model",
-                                .argument = "DIR",
+                                .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->model,
-                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one), or\n"
+                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one);\n"
+                                        "ORG/NAME[:QUANT] of the hub (pulled if need be), a name of Ollama's store; or\n"
                                         "synthetic:qwen2.5-0.5b and kin: random weights of a published shape"});
     add_int(o, "threads", "N", &model->threads, 0, 256, "workers (default 0: one a usable processor)");
     options_add(o, (option_row){.name = "kernels",
                                 .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->kernels,
-                                .help = "scalar, avx2, avx512 or neon (default: $TQ_KERNELS, else the best here)"});
+                                .help = "scalar, avx2, avx512, amx or neon (default: $TQ_KERNELS, else the best here)"});
 }
 
 static void add_codec_int(options *o, cache_options *cache, const char *name, int *to, int max, const char *help) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include "model_name.h"
 #include "terminal.h"
 
 enum { TEXT_BYTES_MAX = 256 << 20 };
@@ -65,7 +66,7 @@ static void show_loading(void *ctx, double fraction) { progress_show(ctx, fracti
 
 int setup_model_reporting(const char *command, const model_options *o, void (*progress)(void *, double), void *ctx,
                           tq_model **out) {
-    char found[PATH_MAX];
+    char found[PATH_MAX], resolved[MODEL_PATH_CAP];
     const char *path = o->model, *from_env = getenv("TQ_MODEL");
     if (!path && from_env && *from_env) path = from_env;
     if (!path) path = find_bundled_model(found);
@@ -74,6 +75,9 @@ int setup_model_reporting(const char *command, const model_options *o, void (*pr
                           "the bundled model (bookworm) was found neither beside the program nor in %s; "
                           "name a model with --model DIR or TQ_MODEL",
                           TQ_MODELS_SOURCE_DIR);
+    int code = model_name_resolve(command, path, resolved);
+    if (code != EXIT_SUCCESS) return code;
+    path = resolved;
     tq_model_params params = {.n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx};
     tq_error err;
     tq_status status = tq_model_open(path, &params, out, &err);

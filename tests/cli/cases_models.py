@@ -1,0 +1,89 @@
+"""cases_models.py: what a name given as --model stands for.  The hub itself: tests/python/test_hub.py."""
+
+import json
+from pathlib import Path
+
+from cases import MODEL, environment, test, tq
+from harness import check, check_in
+
+DIGEST = "ab" * 32
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def ask(tmp, name, **env):
+    """What generate makes of a name, with no network and nothing but what the test has put there."""
+    clean = {k: v for k, v in environment(tmp, HF_HUB_OFFLINE="1").items() if not k.startswith(("HF_HOME", "HF_HUB_CACHE", "OLLAMA", "LLAMA", "XDG_CACHE"))}
+    return tq("generate", "--model", name, "--prompt", "x", "-m", "1", env={**clean, **env})
+
+
+def write(path, data=b"not a GGUF file"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def manifest(*layers):
+    return json.dumps({"schemaVersion": 2, "layers": [{"mediaType": f"application/vnd.ollama.image.{kind}", "digest": digest, "size": 1}
+                                                      for kind, digest in layers]}).encode()
+
+
+@test
+def models_of_ollama_are_found_by_their_names(tmp):
+    root = tmp / ".ollama/models"
+    blob = write(root / f"blobs/sha256-{DIGEST}")
+    good = manifest(("template", "sha256:" + "cd" * 32), ("model", f"sha256:{DIGEST}"))
+    for inside, names in (("registry.ollama.ai/library/tiny/latest", ["tiny", "tiny:latest"]), ("registry.ollama.ai/library/tiny/3b", ["tiny:3b"]),
+                          ("registry.ollama.ai/user/own/v1", ["user/own:v1"]), ("hf.co/org/name/Q4_K_M", ["hf.co/org/name:Q4_K_M"])):
+        write(root / "manifests" / inside, good)
+        for name in names:
+            ask(tmp, name).expect(1, f"{name}: from Ollama's store, {blob}\n", f"{blob}: ")
+    ask(tmp, "tiny", OLLAMA_MODELS=str(tmp / "elsewhere")).expect(1, "tiny: no such model directory or GGUF file")
+    ask(tmp, "tiny:../../../../secret").expect(1, "no such model")
+    for i, (data, reason) in enumerate(((b"{", "no JSON"), (manifest(("model", "sha256:../../x")), "a digest that is none"),
+                                        (manifest(("model", f"sha256:{DIGEST}")) [:-1], "no JSON"),
+                                        (manifest(("model", f"sha256:{DIGEST}"), ("model", f"sha256:{DIGEST}")), "2 model files"),
+                                        (manifest(("tensor", f"sha256:{DIGEST}")), "stored one by one"),
+                                        (manifest(("model", "sha256:" + "ef" * 32)), "no such model"))):
+        write(root / f"manifests/registry.ollama.ai/library/bad{i}/latest", data)
+        ask(tmp, f"bad{i}").expect(1, f"bad{i}: ", reason)
+
+
+@test
+def models_of_llama_cpp_are_found_by_repository_and_tag(tmp):
+    root = tmp / ".cache/llama.cpp"
+    q4, q8 = write(root / "org_name_m-Q4_K_M.gguf"), write(root / "org_name_m-Q8_0.gguf")
+    write(root / "org_name_m-Q8_0.gguf.json")
+    ask(tmp, "org/name:Q4_K_M").expect(1, f"org/name:Q4_K_M: from llama.cpp's cache, {q4}\n")
+    ask(tmp, "org/name:m-Q8_0.gguf").expect(1, f"from llama.cpp's cache, {q8}\n")
+    ask(tmp, "org_name_m-Q8_0.gguf").expect(1, f"from llama.cpp's cache, {q8}\n")
+    ask(tmp, "org/name").expect(1, "several GGUF models", "m-Q4_K_M.gguf, m-Q8_0.gguf")
+    ask(tmp, "org/name:Q4_K_M", LLAMA_CACHE=str(tmp)).expect(1, "HF_HUB_OFFLINE is set, so it is not fetched")
+
+
+@test
+def models_in_the_hub_cache_come_first_and_only_whole(tmp):
+    root = tmp / ".cache/huggingface/hub/models--org--name"
+    write(root / "refs/main", COMMIT.encode())
+    snapshot = root / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    for file in Path(MODEL).iterdir():
+        if file.name != "model.safetensors":
+            (snapshot / file.name).symlink_to(file)
+    write(tmp / ".cache/llama.cpp/org_name_m.gguf")
+    ask(tmp, "org/name").expect(1, "from llama.cpp's cache")  # weights are missing: not a model
+    (snapshot / "model.safetensors").symlink_to(Path(MODEL) / "model.safetensors")
+    run = ask(tmp, "org/name").expect(0, f"org/name: from Hugging Face's cache, {snapshot}\n")
+    check(run.out, "it answers")
+    (snapshot / "model.safetensors").unlink()
+    write(snapshot / "model.safetensors.index.json", b'{"weight_map": {"a": "model-1.safetensors"}}')
+    ask(tmp, "org/name").expect(1, "from llama.cpp's cache")  # a shard is missing
+
+
+@test
+def names_that_are_nowhere_are_refused(tmp):
+    ask(tmp, "nowhere").expect(1, "nowhere: no such model directory or GGUF file")
+    ask(tmp, "/no/where").expect(1, "/no/where: no such model directory or GGUF file")
+    ask(tmp, "org/name").expect(1, "org/name: no such directory, not among the models on this machine, and HF_HUB_OFFLINE is set")
+    check_in("pull", tq("--help").expect(0).text, "--help")
+    tq("pull").expect(2, "want ORG/NAME, got 0 operands")
+    tq("pull", "name").expect(2, "want ORG/NAME or ORG/NAME:FILE, got 'name'")
