@@ -46,7 +46,7 @@ def test(function):
 @test
 def an_answer_streams_in(browser, url):
     with Visit(browser, url) as v:
-        v.set(temperature=0, max_tokens=200)
+        v.set(temperature=0, max_tokens=400)
         v.ask(STORY, wait=False)
         seen = set()
         deadline = time.time() + ANSWER_MS / 1000
@@ -60,7 +60,6 @@ def an_answer_streams_in(browser, url):
         check(re.search(r"tq3 · \d+ tokens · \d.*tokens/s · first after", meta), f"what is said of the answer: {meta!r}")
         facts = v.page.locator("#panel dd").all_inner_texts()
         check(all(re.match(r"\d", fact) for fact in facts), f"speed, first token, prompt, cached: {facts}")
-        check(int(facts[3].replace(",", "")) > 0, f"the second turn took nothing from the cache: {facts}")
         v.page.wait_for_timeout(50)
         check("Lisbon" in v.page.locator("#announcer").inner_text(), "a screen reader hears nothing of the answer")
         return v.errors
@@ -100,9 +99,9 @@ def edits_and_retries_keep_what_was(browser, url):
 
         v.page.locator(".message.user").hover()
         v.page.get_by_label("Edit and send again").click()
-        v.page.get_by_label("Edit message").fill("Ada Blake lives in Porto. Where does Ada Blake live?")
+        v.page.get_by_label("Edit message").fill("Hugo Marsh lives in Cairo. Where does Hugo Marsh live?")
         v.page.get_by_label("Edit message").press("Enter")
-        check("Porto" in v.answer(), f"the answer to the edited question: {v.newest().inner_text()!r}")
+        check("Cairo" in v.answer(), f"the answer to the edited question: {v.newest().inner_text()!r}")
         expect(v.page.locator(".message.user .branches")).to_contain_text("2/2")
         v.page.locator(".message.user").hover()
         v.page.locator(".message.user").get_by_label("Earlier version").click()
@@ -167,9 +166,9 @@ def files_that_are_no_text_are_refused(browser, url):
 @test
 def two_codecs_part_where_they_are_marked(browser, url):
     with Visit(browser, url) as v:
-        v.set(temperature=1.5, max_tokens=160, kv="tq2")
-        v.drop("book.txt", PASSAGE[:6000])
-        v.page.fill("#input", "Tell me how this goes on.")
+        v.set(temperature=1.5, max_tokens=80, kv="tq2")
+        v.drop("book.txt", PASSAGE[:12000])
+        v.page.fill("#input", "Go on with the story.")
         bodies = []
         v.page.on("request", lambda r: bodies.append(r.post_data_json) if r.url.endswith("completions") else None)
         v.page.click("#compare")

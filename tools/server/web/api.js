@@ -66,8 +66,8 @@ export const getModels = () => getJson("v1/models");
 
 // The number of tokens that text becomes.
 export async function countTokens(text, signal) {
-  const answer = await (await request("tokenize", { body: { content: text, count_only: true }, signal })).json();
-  return answer.count ?? answer.tokens.length;
+  const answer = await (await request("tokenize", { body: { content: text }, signal })).json();
+  return answer.tokens.length;
 }
 
 // The data of each server-sent event of a stream, as the standard has it: lines end with \n, \r\n or \r, several data

@@ -6,7 +6,7 @@ const MAX_CELLS = 512;
 const KINDS = {
   exact: "exact, as f16",
   packed: "packed",
-  shared: "packed, shared with other conversations",
+  shared: "packed and shared: kept for later turns and other conversations",
 };
 
 const DEFAULT_PAGE = 128; // tokens, should the server not say
