@@ -154,6 +154,18 @@ int answers_running(answers *a) {
     return n;
 }
 
+bool answers_find_cache(answers *a, int index, tq_scheduler *scheduler, tq_request_cache *out) {
+    uint64_t id = a->choices[index].request ? tq_request_id(a->choices[index].request) : 0;
+    tq_scheduler_stats stats;
+    tq_scheduler_get_stats(scheduler, &stats);
+    for (int i = 0; id && i < stats.n_slots; i++) {
+        if (stats.slots[i].request != id) continue;
+        *out = stats.slots[i].cache;
+        return true;
+    }
+    return false;
+}
+
 bool answers_lost(answers *a) {
     pthread_mutex_lock(&a->lock);
     bool lost = a->lost;

@@ -29,6 +29,9 @@ answer_piece *answers_wait(answers *a, double seconds);
 /* Choices that were submitted and have not had their last piece made. */
 int answers_running(answers *a);
 
+/* What a choice's request holds, as of the scheduler's last step; false while it has no slot. */
+bool answers_find_cache(answers *a, int choice, tq_scheduler *scheduler, tq_request_cache *out);
+
 /* A piece could not be copied, for want of memory: what has come is not all. */
 bool answers_lost(answers *a);
 

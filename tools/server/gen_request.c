@@ -264,8 +264,9 @@ static void read_common(fields *f, const gen_limits *limits, gen_request *r) {
     fields_bool(f, "ignore_eos", &r->ignore_eos);
     fields_bool(f, "cache_prompt", &r->use_cache);
     fields_bool(f, "return_progress", &r->return_progress);
+    fields_bool(f, "timings_per_token", &r->timings_per_token);
     static const char *const ignored[] = {"user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
-                                          "safety_identifier", "verbosity", "prediction", "timings_per_token", "id_slot"};
+                                          "safety_identifier", "verbosity", "prediction", "id_slot"};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) fields_ignore(f, ignored[i]);
     static const char *const refused[] = {"grammar", "json_schema", "guided_json", "guided_regex", "guided_choice", "mirostat",
                                           "dry_multiplier", "xtc_probability", "adapters", "draft_model", "lora", "return_tokens"};

@@ -32,7 +32,7 @@ typedef struct gen_request {
     const char *stops[TQ_MAX_STOPS];
     int n_stops;
     bool ignore_eos, use_cache;
-    bool stream, include_usage, return_progress;
+    bool stream, include_usage, return_progress, timings_per_token;
     bool seed_given;
 } gen_request;
 

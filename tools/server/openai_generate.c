@@ -12,6 +12,8 @@
 /* How often a waiting thread looks whether its client is still there, and how long a stream may be silent. */
 #define LOOK_SECONDS 0.1
 #define SILENCE_SECONDS 0.9
+/* How often timings_per_token reports the cache: a picture of it need not move faster. */
+#define REPORT_SECONDS 0.2
 
 typedef struct generation {
     server *server;
@@ -23,6 +25,7 @@ typedef struct generation {
     sse_out out;
     double spoke;            /* when the stream last said something */
     double looked;           /* when the client was last seen */
+    double reported;         /* when it last told of the cache */
     int done, total;         /* of the prompt that is evaluated just now */
     bool greeted, ended;
     char *note; /* of the reply, for the log */
@@ -217,15 +220,29 @@ static void write_failure(generation *g, const api_error *error, sse_out *out) {
     answers_cancel(g->answers);
 }
 
+/* What the choice holds by now, if that was asked for and it is time. */
+static void write_cache(generation *g, int choice, sse_out *out) {
+    tq_request_cache cache;
+    double now = clock_seconds();
+    if (!g->asked.timings_per_token || now - g->reported < REPORT_SECONDS) return;
+    if (!answers_find_cache(g->answers, choice, g->server->scheduler, &cache)) return;
+    g->reported = now;
+    jout j = {0};
+    gen_reply_write_cache(&g->reply, &cache, &j);
+    sse_data(out, &j);
+}
+
 static void take_piece(generation *g, const answer_piece *piece, sse_out *out) {
     const tq_event *e = &piece->event;
     if (e->kind == TQ_EVENT_START || e->kind == TQ_EVENT_PREFILL) {
         g->done = e->done;
         g->total = e->total;
-        if (!g->asked.return_progress) return;
-        jout j = {0};
-        gen_reply_write_progress(&g->reply, e, &j);
-        sse_data(out, &j);
+        if (g->asked.return_progress) {
+            jout j = {0};
+            gen_reply_write_progress(&g->reply, e, &j);
+            sse_data(out, &j);
+        }
+        write_cache(g, piece->choice, out);
         return;
     }
     if (e->kind == TQ_EVENT_DONE && !ended_well(e)) {
@@ -236,6 +253,7 @@ static void take_piece(generation *g, const answer_piece *piece, sse_out *out) {
     }
     gen_reply_take(&g->reply, piece->choice, e);
     write_fresh(g, piece->choice, out);
+    if (e->kind == TQ_EVENT_TOKEN) write_cache(g, piece->choice, out);
     if (gen_reply_done(&g->reply)) write_end(g, out);
 }
 

@@ -286,18 +286,31 @@ void gen_reply_write_usage(gen_reply *r, jout *j) {
     jout_end(j);
 }
 
-void gen_reply_write_progress(gen_reply *r, const tq_event *e, jout *j) {
+/* A chunk without choices, up to what it has instead. */
+static void begin_report(gen_reply *r, jout *j) {
     jout_object(j);
     write_head(r, true, j);
     jout_key(j, "choices");
     jout_array(j);
     jout_end(j);
     if (r->include_usage) jout_put_string(j, "usage", NULL);
+}
+
+void gen_reply_write_progress(gen_reply *r, const tq_event *e, jout *j) {
+    begin_report(r, j);
     jout_key(j, "prompt_progress");
     jout_object(j);
     jout_put_int(j, "done", e->done);
     jout_put_int(j, "total", e->total);
     jout_put_int(j, "cached", e->cached);
     jout_end(j);
+    jout_end(j);
+}
+
+void gen_reply_write_cache(gen_reply *r, const tq_request_cache *cache, jout *j) {
+    tq_usage u = {.cache = *cache};
+    begin_report(r, j);
+    jout_key(j, "turboquant");
+    reply_json_cache(j, r->kv, r->sinks, &u);
     jout_end(j);
 }

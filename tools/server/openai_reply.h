@@ -66,5 +66,6 @@ bool gen_reply_write_content(gen_reply *r, int choice, jout *j); /* text and log
 bool gen_reply_write_finish(gen_reply *r, int choice, jout *j);
 void gen_reply_write_usage(gen_reply *r, jout *j);
 void gen_reply_write_progress(gen_reply *r, const tq_event *event, jout *j);
+void gen_reply_write_cache(gen_reply *r, const tq_request_cache *cache, jout *j); /* what a choice holds by now */
 
 #endif
