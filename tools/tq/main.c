@@ -14,6 +14,7 @@ typedef struct command {
 static const command commands[] = {
     {"generate", "answer one prompt", cmd_generate},
     {"chat", "talk with a model", cmd_chat},
+    {"serve", "serve a model to OpenAI clients, with a page to chat", cmd_serve},
     {"quantize", "write a smaller copy of a model", cmd_quantize},
     {"quality", "check which compressed caches a model can be trusted with", cmd_quality},
     {"eval", "measure what compressed caches cost: divergence, recall, needles, perplexity, ...", cmd_eval},

@@ -64,7 +64,8 @@ static const char *find_bundled_model(char path[PATH_MAX]) {
 
 static void show_loading(void *ctx, double fraction) { progress_show(ctx, fraction); }
 
-int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds) {
+int setup_model_reporting(const char *command, const model_options *o, void (*progress)(void *, double), void *ctx,
+                          tq_model **out) {
     char found[PATH_MAX], resolved[MODEL_PATH_CAP];
     const char *path = o->model, *from_env = getenv("TQ_MODEL");
     if (!path && from_env && *from_env) path = from_env;
@@ -80,19 +81,24 @@ int setup_model(const char *command, const model_options *o, tq_model **out, dou
     code = model_name_resolve(command, path, resolved);
     if (code != EXIT_SUCCESS) return code;
     path = resolved;
-    progress_bar bar;
-    progress_begin(&bar, "loading");
     tq_model_params params = {
-        .n_threads = o->threads, .kernels = o->kernels, .progress = show_loading, .progress_ctx = &bar, .memory_limit = limit};
+        .n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx, .memory_limit = limit};
     tq_error err;
-    double start = terminal_seconds();
     tq_status status = tq_model_open(path, &params, out, &err);
-    progress_end(&bar);
-    if (load_seconds) *load_seconds = terminal_seconds() - start;
     if (status == TQ_OK) return EXIT_SUCCESS;
     setup_fail(command, "%s", err.text);
     /* Of what was typed, only these can be invalid in themselves; the rest is about files. */
     return status == TQ_INVALID && (o->kernels || o->threads) ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds) {
+    progress_bar bar;
+    progress_begin(&bar, "loading");
+    double start = terminal_seconds();
+    int code = setup_model_reporting(command, o, show_loading, &bar, out);
+    progress_end(&bar);
+    if (load_seconds) *load_seconds = terminal_seconds() - start;
+    return code;
 }
 
 int setup_session(const char *command, tq_model *model, const tq_cache_config *config, int ctx, tq_session **out) {
