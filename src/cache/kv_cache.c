@@ -66,18 +66,23 @@ static bool is_exact(const tq_cache_layer *layer) {
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
 static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
-    TQ_TRY(tq_layer_schedule_parse(config->kv ? config->kv : "tq3", cache->params.n_layers, schedule, err));
+    const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
+    bool overridden = config->key_bits || config->value_bits || config->value_group_size;
+    bool preset = !overridden && tq_layer_schedule_of_preset(kv, cache->params.n_layers, schedule);
+    if (!preset) TQ_TRY(tq_layer_schedule_parse(kv, cache->params.n_layers, schedule, err));
     for (int run = 0; run < TQ_LAYER_RUNS; run++) {
         char key[64], value[64], canonical[64];
         tq_cache_config of_run = {.kv = schedule->name[run]};
         if (run == TQ_MIDDLE_LAYERS) {
             of_run = *config;
-            if (*schedule->suffix) of_run.kv = schedule->name[run];
+            of_run.kv = preset || *schedule->suffix ? schedule->name[run] : kv;
         } else if (schedule->count[run] == 0) {
             continue;
         }
         TQ_TRY(tq_cache_codec_names(&of_run, key, value, canonical, err));
-        if (run == TQ_MIDDLE_LAYERS) {
+        if (preset) {
+            strcpy(cache->kv, kv);
+        } else if (run == TQ_MIDDLE_LAYERS) {
             if (strlen(canonical) + strlen(schedule->suffix) >= sizeof cache->kv)
                 return tq_fail(err, TQ_INVALID, "codec '%s%s': the name is too long", canonical, schedule->suffix);
             strcpy(cache->kv, canonical);

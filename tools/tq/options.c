@@ -290,9 +290,9 @@ void options_add_cache(options *o, cache_options *cache) {
                                 .type = OPTION_STRING,
                                 .to = &cache->config.kv,
                                 .given = &cache->kv_given,
-                                .help = "how keys and values are stored (default tq3): f32 f16 q8 tq2 tq3 tq4\n"
-                                        "tcq2 tcq3 tcq4 uniform:2..4 paper-mse:1..8 paper-prod:2..4\n"
-                                        "paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:2|4[:G] q4-group[:G]\n"
+                                .help = "how keys and values are stored (default auto: tq3): tq4 tq3.5 tq3 tq2.5 tq2\n"
+                                        "f32 f16 q8 lm2..4 tcq2..4 vq2.5 vq3 vq3.5 uniform:2..4 paper-mse:1..8\n"
+                                        "paper-prod:2..4 paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:2|4[:G] q4-group[:G]\n"
                                         "q8-group[:G] mlx-k{2,3,4}v{2,4} tq:k=A,v=B\n"
                                         "CODEC,first=N,last=N:CODEC (other layers at both ends)\n"
                                         "window:N (a control: f16 that forgets all but N tokens)"});
