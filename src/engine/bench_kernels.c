@@ -126,7 +126,7 @@ enum { GROUP = 7, PAGE_SCALES = 8192 }; /* floats of scratch before the queries'
 static tq_int_vectors int_vectors_in(float *at) {
     int8_t *bytes = (int8_t *)at;
     size_t plane = (size_t)TQ_PAGE_QUERIES * TQ_INT_STRIDE;
-    return (tq_int_vectors){.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane,
+    return (tq_int_vectors){.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 2 * plane + TQ_INT_STRIDE,
                             .step = at + plane, .sum = (int32_t *)(void *)(at + plane + TQ_PAGE_QUERIES),
                             .stride = TQ_INT_STRIDE};
 }

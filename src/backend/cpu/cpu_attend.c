@@ -80,7 +80,7 @@ static float *take(float **at, size_t floats) {
 static tq_int_vectors take_int(float **at, size_t rows) {
     int8_t *bytes = (int8_t *)take(at, rows * TQ_INT_STRIDE); /* 4 bytes a place: wide, high, low */
     size_t plane = rows * TQ_INT_STRIDE;
-    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane, .stride = TQ_INT_STRIDE};
+    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 2 * plane + TQ_INT_STRIDE, .stride = TQ_INT_STRIDE};
     v.step = take(at, rows);
     v.sum = (int32_t *)(void *)take(at, rows);
     return v;

@@ -14,10 +14,11 @@
 #include "codec/trellis.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
- * Vector i of several stands at i * stride; sum is the sum of its wide values. */
+ * Vector i of several: its wide places stand at i * stride, its high bytes at i * 2 stride and its low ones stride bytes after
+ * them, so that the bytes of several are the rows of one matrix.  sum is the sum of its wide values. */
 typedef struct tq_int_vectors {
     int16_t *wide;
-    int8_t *high, *low;
+    int8_t *high, *low; /* low = high + stride */
     float *step;
     int32_t *sum;
     int stride; /* a multiple of 64 */
