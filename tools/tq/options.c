@@ -224,7 +224,7 @@ void options_add_model(options *o, model_options *model) {
                                 .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->kernels,
-                                .help = "scalar, avx2, avx512 or neon (default: $TQ_KERNELS, else the best here)"});
+                                .help = "scalar, avx2, avx512, amx or neon (default: $TQ_KERNELS, else the best here)"});
 }
 
 static void add_codec_int(options *o, cache_options *cache, const char *name, int *to, int max, const char *help) {

@@ -1,5 +1,5 @@
 /* page_dots_avx512.h: codes of a page against eight queries, without leaving the registers.  Included by
- * kernels_avx512.c.
+ * kernels_avx512.h.
  *
  * A look-up by VPERMB takes 6 bits of an index, a code has 2 to 4 of them: so a table may ignore the bits on either side
  * of the code, and a byte of several codes is shifted only where a code lies above bit 5.  Eight vectors of 3-bit codes
