@@ -41,6 +41,9 @@ static int dots_count(int dim) {
     return (tiles > keys ? tiles : keys) * TQ_PAGE_QUERIES * TQ_TILE;
 }
 
+/* Integers of query rows: whole blocks of them. */
+static size_t int_rows(int rows) { return (size_t)ceil_div(rows, TQ_PAGE_QUERIES) * TQ_PAGE_QUERIES; }
+
 static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
     work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
     s.block_tokens = BLOCK_ROWS / s.group > 1 ? BLOCK_ROWS / s.group : 1;
@@ -54,21 +57,26 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
     size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
     s.worker_floats = round64(rows * (size_t)s.key_width)            /* prepared queries */
                       + round64(rows * KEY_BLOCK)                    /* scores, then weights */
-                      + round64(rows * TQ_INT_STRIDE) + round64(TQ_PAGE_QUERIES * TQ_INT_STRIDE) /* integers: queries, weights */
-                      + 5 * round64(rows) + 2 * round64(TQ_PAGE_QUERIES)     /* steps, sums, units */
+                      + round64(int_rows(s.block_rows) * TQ_INT_STRIDE)      /* integers: queries, */
+                      + round64(TQ_PAGE_QUERIES * TQ_INT_STRIDE)             /* weights */
+                      + 2 * round64(int_rows(s.block_rows)) + round64(rows) + 2 * round64(TQ_PAGE_QUERIES) /* steps, sums, units */
+                      + round64(2 * rows)                                    /* what they see */
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
                       + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
-                      + round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)); /* codes of a trellis, unpacked */
+                      + 2 * round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)) /* codes of trellises, unpacked */
+                      + round64(tq_page_rows_bytes(key->dim) / sizeof(float));
     return s;
 }
 
 typedef struct worker_scratch {
+    tq_key_range *seen;
     float *queries, *scores, *units, *factors, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
-    uint8_t *states, *unpacked;
+    uint8_t *states, *unpacked[2]; /* by side */
+    void *page_rows;
 } worker_scratch;
 
 static float *take(float **at, size_t floats) {
@@ -92,14 +100,16 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     int width = s->key_width > s->value_width ? s->key_width : s->value_width;
     w.queries = take(&at, rows * (size_t)s->key_width);
     w.scores = take(&at, rows * KEY_BLOCK);
-    w.q_int = take_int(&at, rows);
+    w.q_int = take_int(&at, int_rows(s->block_rows));
     w.w_int = take_int(&at, TQ_PAGE_QUERIES);
     w.units = take(&at, rows);
+    w.seen = (tq_key_range *)(void *)take(&at, 2 * rows);
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
     w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
-    w.unpacked = (uint8_t *)at;
+    for (int side = 0; side < 2; side++) w.unpacked[side] = (uint8_t *)take(&at, (size_t)s->dim * TQ_PAGE_TOKENS / sizeof(float));
+    w.page_rows = at;
     return w;
 }
 
@@ -219,11 +229,11 @@ static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *b
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis) return c;
-    c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
+    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
     if (side == TQ_VALUES) begin_values(p, codec, block);
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
-        uint8_t *to = p->w->unpacked + (size_t)tile * c.tile_bytes;
+        uint8_t *to = p->w->unpacked[side] + (size_t)tile * c.tile_bytes;
         if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
         else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
     }
@@ -336,6 +346,25 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     if (!planar_values) gather_rows(p, values, n, part);
 }
 
+/* The same in one step, without scratch of a row: for planar codecs on both sides and scores without a cap. */
+static void attend_planar_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, attn_part *part) {
+    if (seen_of(p, 0, pos, n).from >= n) return;
+    const tq_kv_store *store = p->store;
+    worker_scratch *w = p->w;
+    const uint8_t *values = page + store->value_at;
+    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next),
+                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL),
+                             .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
+                             .centre = tq_block_centre(store->key, page),
+                             .value_scales = tq_block_scales(store->value, TQ_VALUES, values),
+                             .dim = store->head_dim,
+                             .n = n};
+    for (int i = 0; i < p->rows; i++) w->seen[i] = seen_of(p, i, pos, n);
+    tq_page_rows rows = {.n = p->rows, .q = w->queries, .q_int = w->q_int, .max = part->max, .sum = part->sum, .acc = part->acc,
+                         .scratch = w->page_rows};
+    p->k->attend_page(&planar, w->seen, &rows);
+}
+
 /* ---- units ------------------------------------------------------------------------------------------------------- */
 
 typedef struct unit {
@@ -420,10 +449,17 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
     size_t head = (size_t)u->kv_head * store->page_bytes;
-    for (int p = split * job->shape.split_pages; p < last; p++)
-        attend_page(&pass, store->pages[p] + head, p + 1 < last ? store->pages[p + 1] + head : NULL,
-                    store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS,
-                    min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS), &part);
+    bool planar = store->key->kind == TQ_CODEC_PLANAR && store->value->kind == TQ_CODEC_PLANAR;
+    bool at_once = job->kernels->attend_page && planar && a->cap <= 0;
+    if (at_once) job->kernels->begin_pages(u->rows);
+    for (int p = split * job->shape.split_pages; p < last; p++) {
+        const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
+        int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
+        int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
+        if (at_once) attend_planar_page(&pass, page, next, pos, n, &part);
+        else attend_page(&pass, page, next, pos, n, &part);
+    }
+    if (at_once) job->kernels->end_pages();
 }
 
 /* Scores of exact keys -> weights, and what was gathered before scaled to them.  visible: how many of these the first

@@ -246,4 +246,3 @@ static void page_dots(const tq_page_codes *side, const tq_int_vectors *q, int fi
 #undef DOT_PAGE
 #undef DOT_PAGES
 #undef NAMES
-#undef UNROLL
