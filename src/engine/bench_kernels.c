@@ -193,6 +193,7 @@ static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
     const uint16_t *scales = (const uint16_t *)(const void *)(c->data + 32768);
     tq_planar_page page = {.keys = page_codes_of(c, c->n), .values = page_codes_of(c, c->n), .key_scales = scales,
                            .centre = scales + 2 * ROWS, .value_scales = scales + ROWS, .dim = c->n, .n = ROWS};
+    if (!out) rows.ready = page.keys.next = page.keys.codes, page.keys.next_bytes = 64; /* every page follows itself */
     page.values.codes = page.keys.codes + (size_t)page.keys.n_tiles * page.keys.tile_bytes;
     page.values.n_vectors = ROWS / 4, page.values.n_tiles = c->n / 16;
     page.values.tile_bytes = page.keys.tile_bytes * (size_t)page.keys.n_tiles / (size_t)page.values.n_tiles;

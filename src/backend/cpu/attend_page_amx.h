@@ -138,28 +138,32 @@ INLINE void unpack_signed(const page_tables *t, const uint8_t *tile, int n_vecto
     }
 }
 
-INLINE void unpack_tiles_of(const tq_page_codes *side, int from, int to, int panel_vectors, uint8_t *panel, page_fetch *f,
-                            const int bits) {
-    page_tables t = {0};
-    if (bits < 8) {
-        t = page_tables_of(side->levels, bits);
-        for (int i = 0; i < 6; i++) t.at[i] = _mm512_xor_si512(t.at[i], _mm512_set1_epi8(-128));
-    }
+/* Tiles from..to-1 of a side -> panel, each filled up to panel_vectors with zeros. */
+static void unpack_tiles(const tq_page_codes *side, const page_tables *t, int from, int to, int panel_vectors, uint8_t *panel,
+                         page_fetch *f) {
+    const uint8_t *tile = side->codes + (size_t)from * side->tile_bytes;
     panel += (size_t)from * (size_t)panel_vectors * 64;
-    for (int tile = from; tile < to; tile++, panel += panel_vectors * 64) {
-        unpack_signed(&t, side->codes + (size_t)tile * side->tile_bytes, side->n_vectors, panel, f, bits);
+    for (; from < to; from++, tile += side->tile_bytes, panel += panel_vectors * 64) {
+        switch (side->bits) {
+        case 2: unpack_signed(t, tile, side->n_vectors, panel, f, 2); break;
+        case 3: unpack_signed(t, tile, side->n_vectors, panel, f, 3); break;
+        case 4: unpack_signed(t, tile, side->n_vectors, panel, f, 4); break;
+        default: unpack_signed(t, tile, side->n_vectors, panel, f, 8);
+        }
         for (int v = side->n_vectors; v < panel_vectors; v++) _mm512_store_si512(panel + 64 * v, _mm512_setzero_si512());
     }
 }
 
-/* Tiles from..to-1 of a side -> panel, each filled up to panel_vectors with zeros. */
-static void unpack_tiles(const tq_page_codes *side, int from, int to, int panel_vectors, uint8_t *panel, page_fetch *f) {
+static page_tables signed_tables_of(const tq_page_codes *side) {
+    page_tables t = {0};
     switch (side->bits) {
-    case 2: unpack_tiles_of(side, from, to, panel_vectors, panel, f, 2); break;
-    case 3: unpack_tiles_of(side, from, to, panel_vectors, panel, f, 3); break;
-    case 4: unpack_tiles_of(side, from, to, panel_vectors, panel, f, 4); break;
-    default: unpack_tiles_of(side, from, to, panel_vectors, panel, f, 8);
+    case 2: t = page_tables_of(side->levels, 2); break;
+    case 3: t = page_tables_of(side->levels, 3); break;
+    case 4: t = page_tables_of(side->levels, 4); break;
+    default: return t;
     }
+    for (int i = 0; i < 6; i++) t.at[i] = _mm512_xor_si512(t.at[i], _mm512_set1_epi8(-128));
+    return t;
 }
 
 /* ---- softmax: in powers of two */
@@ -199,45 +203,60 @@ INLINE __m512 exp2_weights(__m512 y) {
     return _mm512_scalef_ps(p, y);
 }
 
-/* What a block of rows has of a page: its products with 128 keys, and their scales. */
-typedef struct page_block {
-    const int32_t *dots; /* (8 tiles, 8 rows, high and low, 16) */
-    float scales[128], factors[128];
+/* A page on its way: its panels, its scales, and the products with a block of rows. */
+typedef struct page_state {
+    const tq_planar_page *page;
+    const tq_key_range *seen;
+    const tq_page_rows *rows;
+    page_fetch fetch;
+    uint8_t *keys, *values;
     float *weights; /* (8, 128) */
-} page_block;
+    int8_t *bytes;  /* of the weights: as of tq_int_vectors */
+    float scales[128], factors[128], poison;
+} page_state;
 
-/* Scores of keys 16 t on, in powers of two: products * unit * scale + offset; -infinity where nothing is seen. */
-INLINE __m512 page_score(const page_block *b, int row, int t, __m512 unit, __m512 offset, tq_key_range seen) {
-    const int32_t *at = b->dots + 256 * t + 32 * row;
-    __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(at), 8), _mm512_load_si512(at + 16));
-    __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_load_ps(b->scales + 16 * t), unit), offset);
+/* Up to eight rows.  dots: (8 tiles, 8 rows, high and low, 16). */
+typedef struct row_block {
+    int first, n;
+    __mmask8 sees, unset; /* rows that see something of the page; of these the ones that saw nothing before it */
+    bool whole;           /* all see all of it */
+    float unit[8], offset[8]; /* score = products * unit * scale + offset, in powers of two relative to the row's */
+    float step[8];        /* what an integer of its weights is worth, times 127 */
+    int32_t *dots;
+} row_block;
+
+/* Scores of keys 16 t on. */
+INLINE __m512 page_score(const page_state *p, const int32_t *dots, int t, __m512 unit, __m512 offset) {
+    __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(dots + 256 * t), 8), _mm512_load_si512(dots + 256 * t + 16));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_load_ps(p->scales + 16 * t), unit), offset);
+}
+
+/* -infinity where nothing is seen of keys 16 t on. */
+static __m512 only_seen(__m512 y, int t, tq_key_range seen) {
     int from = seen.from - 16 * t, to = seen.to - 16 * t;
-    if (from <= 0 && to >= 16) return y;
     uint32_t below_to = to <= 0 ? 0 : to >= 16 ? 0xffff : (1u << to) - 1;
     uint32_t below_from = from <= 0 ? 0 : from >= 16 ? 0xffff : (1u << from) - 1;
     return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), (__mmask16)(below_to & ~below_from), y);
 }
 
-static float largest_score(const page_block *b, int row, float unit, float offset, tq_key_range seen) {
-    __m512 top = _mm512_set1_ps(-INFINITY);
-    for (int t = 0; t < 8; t++)
-        top = _mm512_max_ps(page_score(b, row, t, _mm512_set1_ps(unit), _mm512_set1_ps(offset), seen), top);
-    return _mm512_reduce_max_ps(top);
-}
-
-INLINE void soften_tiles(const page_block *b, int row, float unit, float offset, tq_key_range seen, page_fetch *f,
-                         __m512 *sum, __m512 *most) {
-    __m512 total = _mm512_setzero_ps(), largest = total, u = _mm512_set1_ps(unit), o = _mm512_set1_ps(offset);
+INLINE void soften_row_tiles(page_state *p, const row_block *b, int i, const bool whole, __m512 *sum, __m512 *most) {
+    __m512 total = _mm512_setzero_ps(), largest = total, unit = _mm512_set1_ps(b->unit[i]), offset = _mm512_set1_ps(b->offset[i]);
     UNROLL for (int t = 0; t < 8; t++) {
-        __m512 e = exp2_weights(page_score(b, row, t, u, o, seen));
+        __m512 y = page_score(p, b->dots + 32 * i, t, unit, offset);
+        if (!whole) y = only_seen(y, t, p->seen[b->first + i]);
+        __m512 e = exp2_weights(y);
         total = _mm512_add_ps(total, e);
-        e = _mm512_mul_ps(e, _mm512_load_ps(b->factors + 16 * t));
+        e = _mm512_mul_ps(e, _mm512_load_ps(p->factors + 16 * t));
         largest = _mm512_range_ps(e, largest, 11); /* without signs, the larger */
-        _mm512_store_ps(b->weights + 128 * row + 16 * t, e);
-        fetch_next(f);
+        _mm512_store_ps(p->weights + 128 * i + 16 * t, e);
+        fetch_next(&p->fetch);
     }
     *sum = total;
     *most = largest;
+}
+
+static __attribute__((noinline)) void soften_partly(page_state *p, const row_block *b, int i, __m512 *sum, __m512 *most) {
+    soften_row_tiles(p, b, i, false, sum, most);
 }
 
 /* The products of a row -> their bytes, high and low. */
@@ -256,98 +275,164 @@ INLINE void round_weights(const float *products, float inverse, int8_t *high) {
     }
 }
 
-/* Rows of a block move to the power of two that this page wants. */
-static void raise_row(const tq_page_rows *rows, int row, float largest, int dim) {
-    if (!(largest < INFINITY)) return; /* it will be no number, whatever it is relative to */
-    float before = rows->max[row];
-    rows->max[row] = __builtin_rintf(largest) * LN2;
+/* Row i moves to a power of two near its largest score of this page, and what it gathered with it. */
+static __attribute__((noinline)) void raise_row(page_state *p, row_block *b, int i) {
+    const tq_page_rows *rows = p->rows;
+    int row = b->first + i, dim = p->page->dim;
+    float before = rows->max[row], top;
+    b->offset[i] += before == -INFINITY ? 0 : exponent_of(before);
+    __m512 tops = _mm512_set1_ps(-INFINITY);
+    for (int t = 0; t < 8; t++) {
+        __m512 y = page_score(p, b->dots + 32 * i, t, _mm512_set1_ps(b->unit[i]), _mm512_set1_ps(b->offset[i]));
+        tops = _mm512_max_ps(only_seen(y, t, p->seen[row]), tops);
+    }
+    top = _mm512_reduce_max_ps(tops);
+    if (!(top > -INFINITY && top < INFINITY)) top = 0; /* the sum will be no number, whatever it is relative to */
+    rows->max[row] = __builtin_rintf(top) * LN2;
+    b->offset[i] -= exponent_of(rows->max[row]);
     if (before == -INFINITY) return;
     float keep = _mm_cvtss_f32(_mm_scalef_ss(_mm_set_ss(1), _mm_set_ss(exponent_of(before) - exponent_of(rows->max[row]))));
     rows->sum[row] *= keep;
     scale(rows->acc + (size_t)row * (size_t)dim, dim, keep);
 }
 
-/* One block of up to eight rows from `first` on: products -> weights as bytes; step[i]: what one of their integers is worth,
- * beside 1 / 127. */
-INLINE void soften_block(page_block *b, const tq_planar_page *page, const tq_key_range *seen, const tq_page_rows *rows,
-                         int first, int n_q, page_fetch *f, int8_t *weights, float *step) {
-    const int dim = page->dim;
-    __m512 sums[8], mosts[8];
-    float offset[8] __attribute__((aligned(32))), unit[8], most[8], total[8], inverse[8];
-    for (int i = 0; i < 8; i++) sums[i] = mosts[i] = _mm512_setzero_ps();
+/* What can be known of a block before its products. */
+static void begin_block(const page_state *p, row_block *b, int first, int32_t *dots) {
+    const tq_page_rows *rows = p->rows;
+    const int dim = p->page->dim, n = rows->n - first < TQ_PAGE_QUERIES ? rows->n - first : TQ_PAGE_QUERIES;
+    *b = (row_block){.first = first, .n = n, .whole = true, .dots = dots};
+    __m512 sums[8];
+    for (int i = 0; i < 8; i++) sums[i] = _mm512_setzero_ps();
     for (int j = 0; j < dim; j += 16) {
-        __m512 centre = (__m512)load_f16(page->centre + j);
-        for (int i = 0; i < n_q; i++)
-            sums[i] = _mm512_fmadd_ps(_mm512_loadu_ps(rows->q + (size_t)(first + i) * (size_t)dim + j), centre, sums[i]);
+        __m512 centre = (__m512)load_f16(p->page->centre + j);
+        const float *q = rows->q + (size_t)first * (size_t)dim + j;
+        for (int i = 0; i < n; i++, q += dim) sums[i] = _mm512_fmadd_ps(_mm512_loadu_ps(q), centre, sums[i]);
     }
-    _mm256_store_ps(offset, _mm256_mul_ps(sums_of_eight(sums), _mm256_set1_ps(LOG2E)));
-    for (int i = 0; i < n_q; i++) {
-        int row = first + i;
-        unit[i] = rows->q_int.step[row] * (LOG2E / 127);
-        if (rows->max[row] == -INFINITY && seen[row].from < seen[row].to)
-            raise_row(rows, row, largest_score(b, i, unit[i], offset[i], seen[row]), dim);
+    for (int i = 0; i < n; i++) {
+        tq_key_range seen = p->seen[first + i];
+        b->sees |= (__mmask8)((seen.from < seen.to) << i);
+        b->whole = b->whole && seen.from <= 0 && seen.to >= 128;
     }
-    for (int i = 0; i < n_q; i++) {
-        float to = rows->max[first + i] == -INFINITY ? 0 : exponent_of(rows->max[first + i]);
-        tq_key_range all = {0, 128};
-        if (seen[first + i].from <= 0 && seen[first + i].to >= 128)
-            soften_tiles(b, i, unit[i], offset[i] - to, all, f, sums + i, mosts + i);
-        else soften_tiles(b, i, unit[i], offset[i] - to, seen[first + i], f, sums + i, mosts + i);
-    }
-    _mm256_storeu_ps(total, sums_of_eight(sums));
-    _mm256_storeu_ps(most, largest_of_eight(mosts));
-    for (int i = 0; i < n_q; i++) {
-        int row = first + i;
-        bool sees = seen[row].from < seen[row].to;
-        if (sees && total[i] > 0x1p40f) { /* rare: the largest so far by far */
-            raise_row(rows, row, largest_score(b, i, unit[i], offset[i], seen[row]), dim);
-            soften_tiles(b, i, unit[i], offset[i] - exponent_of(rows->max[row]), seen[row], f, sums + i, mosts + i);
-            total[i] = _mm512_reduce_add_ps(sums[i]);
-            most[i] = _mm512_reduce_max_ps(mosts[i]);
-        }
-        rows->sum[row] += sees ? total[i] : 0;
-        step[i] = sees ? most[i] * (1.0f / 32512) : 0;
-        inverse[i] = most[i] > 1e-33f ? 32512.0f / most[i] : 0;
-    }
-    for (int i = 0; i < n_q; i++) round_weights(b->weights + 128 * i, inverse[i], weights + i * 2 * TQ_INT_STRIDE);
+    __mmask8 all = (__mmask8)((1u << n) - 1);
+    __m256 max = _mm256_maskz_loadu_ps(all, rows->max + first), to = _mm256_mul_ps(max, _mm256_set1_ps(LOG2E));
+    __mmask8 none = _mm256_cmp_ps_mask(max, _mm256_set1_ps(-INFINITY), _CMP_EQ_OQ);
+    b->unset = none & b->sees;
+    to = _mm256_maskz_roundscale_ps((__mmask8)~none, to, 8);
+    _mm256_storeu_ps(b->offset, _mm256_fmsub_ps(sums_of_eight(sums), _mm256_set1_ps(LOG2E), to));
+    _mm256_storeu_ps(b->unit, _mm256_mul_ps(_mm256_maskz_loadu_ps(all, rows->q_int.step + first), _mm256_set1_ps(LOG2E / 127)));
 }
 
-static void attend_page(const tq_planar_page *page, const tq_key_range *seen, const tq_page_rows *rows) {
-    const int dim = page->dim, steps = (dim + 63) / 64, n_values = dim / 16;
-    const size_t panel_bytes = 128 * 64 * (size_t)steps, key_bytes = 1024 * (size_t)steps;
-    uint8_t *keys = rows->scratch, *values = keys + panel_bytes;
-    int32_t *dots = (int32_t *)(void *)(values + panel_bytes);
-    page_block b = {.dots = dots, .weights = (float *)(dots + 256 * (4 * steps > 8 ? 4 * steps : 8))};
-    int8_t *weights = (int8_t *)(b.weights + TQ_PAGE_QUERIES * 128);
-    page_fetch f = fetch_of(page);
-    for (int r = 0; r < 128; r += 16) _mm512_store_ps(b.scales + r, (__m512)load_f16(page->key_scales + r));
-    float poison = page_factors(page->value_scales, page->n, b.factors);
-    unpack_tiles(&page->keys, 0, 8, 16 * steps, keys, &f);
-    for (int row = 0; row < rows->n; row += TQ_PAGE_QUERIES) {
-        int n_q = rows->n - row < TQ_PAGE_QUERIES ? rows->n - row : TQ_PAGE_QUERIES;
-        const int8_t *q = rows->q_int.high + (size_t)row * 2 * TQ_INT_STRIDE;
-        /* The first eight rows' products meet the unpacking of the values, which needs other units. */
-        multiply_tiles(q, keys, key_bytes, steps, 4);
-        if (row == 0) unpack_tiles(&page->values, 0, n_values / 2, 32, values, &f);
-        store_tiles(dots, 4);
-        multiply_tiles(q, keys + 4 * key_bytes, key_bytes, steps, 4);
-        if (row == 0) unpack_tiles(&page->values, n_values / 2, n_values, 32, values, &f);
-        store_tiles(dots + 1024, 4);
-        float step[TQ_PAGE_QUERIES];
-        soften_block(&b, page, seen, rows, row, n_q, &f, weights, step);
-        for (int t = 0; t < n_values; t += 4) {
-            int n = n_values - t < 4 ? n_values - t : 4;
-            multiply_tiles(weights, values + (size_t)t * 2048, 2048, 2, n);
-            store_tiles(dots + 256 * t, n);
+/* Rows from..to-1 of a block: products -> weights times the values' scales. */
+INLINE void soften_rows(page_state *p, const row_block *b, int from, int to, __m512 *sums, __m512 *mosts) {
+    for (int i = from; i < to; i++) {
+        if (b->whole) soften_row_tiles(p, b, i, true, sums + i, mosts + i);
+        else soften_partly(p, b, i, sums + i, mosts + i);
+    }
+}
+
+/* ... -> bytes. */
+static void end_block(page_state *p, row_block *b, __m512 *sums, __m512 *mosts) {
+    for (int i = b->n; i < 8; i++) sums[i] = mosts[i] = _mm512_setzero_ps();
+    __m256 total = sums_of_eight(sums), most = largest_of_eight(mosts);
+    unsigned above = _mm256_cmp_ps_mask(total, _mm256_set1_ps(0x1p40f), _CMP_GT_OQ) & b->sees;
+    if (above) { /* rare: scores far above all before them */
+        for (int i = 0; i < b->n; i++) {
+            if (!(above >> i & 1)) continue;
+            raise_row(p, b, i);
+            soften_partly(p, b, i, sums + i, mosts + i);
         }
-        for (int i = 0; i < n_q; i++) {
-            __m512 worth = _mm512_set1_ps(step[i] * (1.0f / 127) + poison);
-            float *acc = rows->acc + (size_t)(row + i) * (size_t)dim;
-            for (int t = 0; t < n_values; t++) {
-                const int32_t *at = dots + 256 * t + 32 * i;
-                __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(at), 8), _mm512_load_si512(at + 16));
-                _mm512_storeu_ps(acc + 16 * t, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), worth, _mm512_loadu_ps(acc + 16 * t)));
+        total = sums_of_eight(sums), most = largest_of_eight(mosts);
+    }
+    float *sum = p->rows->sum + b->first, inverse[8];
+    __mmask8 all = (__mmask8)((1u << b->n) - 1);
+    _mm256_mask_storeu_ps(sum, b->sees, _mm256_add_ps(_mm256_maskz_loadu_ps(all, sum), total));
+    _mm256_storeu_ps(b->step, _mm256_maskz_mul_ps(b->sees, most, _mm256_set1_ps(1.0f / 32512)));
+    __mmask8 some = _mm256_cmp_ps_mask(most, _mm256_set1_ps(1e-33f), _CMP_GT_OQ);
+    _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(some, _mm256_set1_ps(32512), most));
+    for (int i = 0; i < b->n; i++) round_weights(p->weights + 128 * i, inverse[i], p->bytes + i * 2 * TQ_INT_STRIDE);
+}
+
+/* ---- the page ---- */
+
+INLINE void multiply_keys(const page_state *p, int first, int steps, int half) {
+    size_t tile_bytes = 1024 * (size_t)steps;
+    multiply_tiles(p->rows->q_int.high + (size_t)first * 2 * TQ_INT_STRIDE, p->keys + 4 * half * tile_bytes, tile_bytes, steps, 4);
+}
+
+/* Value tiles 4 * group on, up to four. */
+INLINE int multiply_values(const page_state *p, int group) {
+    int n = p->page->values.n_tiles - 4 * group < 4 ? p->page->values.n_tiles - 4 * group : 4;
+    multiply_tiles(p->bytes, p->values + (size_t)group * 8192, 2048, 2, n);
+    return n;
+}
+
+static void gather_values(const page_state *p, const row_block *b, const int32_t *dots) {
+    const int dim = p->page->dim;
+    for (int i = 0; i < b->n; i++) {
+        __m512 worth = _mm512_set1_ps(b->step[i] * (1.0f / 127) + p->poison);
+        float *acc = p->rows->acc + (size_t)(b->first + i) * (size_t)dim;
+        for (int t = 0; t < dim / 16; t++) {
+            const int32_t *at = dots + 256 * t + 32 * i;
+            __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(at), 8), _mm512_load_si512(at + 16));
+            _mm512_storeu_ps(acc + 16 * t, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), worth, _mm512_loadu_ps(acc + 16 * t)));
+        }
+    }
+}
+
+/* A tile that is read soon after it was written waits until the last store has left for the cache.  So panels are written well
+ * before they are multiplied: the values' while the first block of rows meets the keys, the next page's keys while the last
+ * one meets the values.  Likewise the products of a block, before the softmax of the one before it. */
+static void attend_page(const tq_planar_page *page, const tq_key_range *seen, tq_page_rows *rows) {
+    const int steps = (page->dim + 63) / 64, n_values = page->values.n_tiles;
+    const size_t panel_bytes = 128 * 64 * (size_t)steps;
+    page_state p = {.page = page, .seen = seen, .rows = rows, .fetch = fetch_of(page)};
+    p.keys = rows->scratch, p.values = p.keys + panel_bytes;
+    int32_t *dots = (int32_t *)(void *)(p.values + panel_bytes), *value_dots = dots + 2 * 2048;
+    p.weights = (float *)(value_dots + 1024 * steps), p.bytes = (int8_t *)(p.weights + TQ_PAGE_QUERIES * 128);
+    page_tables key_tables = signed_tables_of(&page->keys), value_tables = key_tables;
+    if (page->values.levels != page->keys.levels || page->values.bits != page->keys.bits) value_tables = signed_tables_of(&page->values);
+    if (rows->ready != page->keys.codes) unpack_tiles(&page->keys, &key_tables, 0, 8, 16 * steps, p.keys, &p.fetch);
+    for (int r = 0; r < 128; r += 16) _mm512_store_ps(p.scales + r, (__m512)load_f16(page->key_scales + r));
+    p.poison = page_factors(page->value_scales, page->n, p.factors);
+
+    row_block blocks[2], *now = blocks, *next = blocks + 1;
+    multiply_keys(&p, 0, steps, 0);
+    begin_block(&p, now, 0, dots);
+    unpack_tiles(&page->values, &value_tables, 0, n_values / 2, 32, p.values, &p.fetch);
+    store_tiles(dots, 4);
+    multiply_keys(&p, 0, steps, 1);
+    unpack_tiles(&page->values, &value_tables, n_values / 2, n_values, 32, p.values, &p.fetch);
+    store_tiles(dots + 1024, 4);
+    for (int first = 0; first < rows->n; first += TQ_PAGE_QUERIES) {
+        bool last = first + TQ_PAGE_QUERIES >= rows->n;
+        __m512 sums[8], mosts[8];
+        int half = now->n / 2, following = first + TQ_PAGE_QUERIES;
+        if (now->unset)
+            for (int i = 0; i < now->n; i++)
+                if (now->unset >> i & 1) raise_row(&p, now, i);
+        int32_t *to = now->dots == dots ? dots + 2048 : dots;
+        if (!last) multiply_keys(&p, following, steps, 0);
+        soften_rows(&p, now, 0, half, sums, mosts);
+        if (!last) {
+            store_tiles(to, 4);
+            multiply_keys(&p, following, steps, 1);
+        }
+        soften_rows(&p, now, half, now->n, sums, mosts);
+        if (!last) store_tiles(to + 1024, 4);
+        end_block(&p, now, sums, mosts);
+        for (int group = 0; 4 * group < n_values; group++) {
+            int n = multiply_values(&p, group);
+            if (last && group == 0 && page->keys.next_bytes) {
+                tq_page_codes keys = page->keys;
+                rows->ready = keys.codes = keys.next;
+                unpack_tiles(&keys, &key_tables, 0, 8, 16 * steps, p.keys, &p.fetch);
+            } else if (!last && group == 0) {
+                begin_block(&p, next, following, to);
             }
+            store_tiles(value_dots + 1024 * group, n);
         }
+        gather_values(&p, now, value_dots);
+        row_block *done = now;
+        now = next, next = done;
     }
 }

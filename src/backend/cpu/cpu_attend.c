@@ -347,7 +347,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
 }
 
 /* The same in one step, without scratch of a row: for planar codecs on both sides and scores without a cap. */
-static void attend_planar_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, attn_part *part) {
+static void attend_planar_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, tq_page_rows *rows) {
     if (seen_of(p, 0, pos, n).from >= n) return;
     const tq_kv_store *store = p->store;
     worker_scratch *w = p->w;
@@ -360,9 +360,7 @@ static void attend_planar_page(const page_pass *p, const uint8_t *page, const ui
                              .dim = store->head_dim,
                              .n = n};
     for (int i = 0; i < p->rows; i++) w->seen[i] = seen_of(p, i, pos, n);
-    tq_page_rows rows = {.n = p->rows, .q = w->queries, .q_int = w->q_int, .max = part->max, .sum = part->sum, .acc = part->acc,
-                         .scratch = w->page_rows};
-    p->k->attend_page(&planar, w->seen, &rows);
+    p->k->attend_page(&planar, w->seen, rows);
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -451,12 +449,14 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     size_t head = (size_t)u->kv_head * store->page_bytes;
     bool planar = store->key->kind == TQ_CODEC_PLANAR && store->value->kind == TQ_CODEC_PLANAR;
     bool at_once = job->kernels->attend_page && planar && a->cap <= 0;
+    tq_page_rows rows = {.n = u->rows, .q = w->queries, .q_int = w->q_int, .max = part.max, .sum = part.sum, .acc = part.acc,
+                         .scratch = w->page_rows};
     if (at_once) job->kernels->begin_pages(u->rows);
     for (int p = split * job->shape.split_pages; p < last; p++) {
         const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
         int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
         int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
-        if (at_once) attend_planar_page(&pass, page, next, pos, n, &part);
+        if (at_once) attend_planar_page(&pass, page, next, pos, n, &rows);
         else attend_page(&pass, page, next, pos, n, &part);
     }
     if (at_once) job->kernels->end_pages();

@@ -63,12 +63,14 @@ typedef struct tq_page_rows {
     tq_int_vectors q_int;   /* the same; as many as there are, rounded up to TQ_PAGE_QUERIES, may be read */
     float *max, *sum, *acc; /* (n), (n), (n, dim) */
     void *scratch;          /* tq_page_rows_bytes(dim), aligned to 64 */
+    const uint8_t *ready;   /* the table's own: the key codes whose levels are in scratch; NULL before the first page */
 } tq_page_rows;
 
-/* Levels of both sides in tiles of whole registers, their products with TQ_PAGE_QUERIES rows, and those rows' weights. */
+/* Levels of both sides in tiles of whole registers; products of keys with two blocks of TQ_PAGE_QUERIES rows, of values with
+ * one; and its weights. */
 static inline size_t tq_page_rows_bytes(int dim) {
     size_t dims = ((size_t)dim + 63) / 64 * 64;
-    return 2 * 128 * dims + 1024 * (dims / 16 > 8 ? dims / 16 : 8) + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
+    return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
 }
 
 /* Activations x (n, cols) as the products with a matrix want them.
@@ -201,7 +203,7 @@ typedef struct tq_kernels {
     void (*begin_pages)(int n_rows);
     void (*end_pages)(void);
     /* What the steps above do, for any number of rows: max, sum and acc take the page in.  seen: of each row. */
-    void (*attend_page)(const tq_planar_page *page, const tq_key_range *seen, const tq_page_rows *rows);
+    void (*attend_page)(const tq_planar_page *page, const tq_key_range *seen, tq_page_rows *rows);
 
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;
