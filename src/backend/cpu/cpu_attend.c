@@ -32,6 +32,7 @@ typedef struct work_shape {
     int n_blocks, n_splits, split_pages;
     int dim, key_width, value_width;
     size_t part_floats;   /* one packed or exact part of a block: max, sum, acc */
+    size_t query_floats;  /* a block's queries, prepared for packed keys */
     size_t worker_floats; /* scratch of a worker */
 } work_shape;
 
@@ -44,6 +45,8 @@ static int dots_count(int dim) {
 /* Integers of query rows: whole blocks of them. */
 static size_t int_rows(int rows) { return (size_t)ceil_div(rows, TQ_PAGE_QUERIES) * TQ_PAGE_QUERIES; }
 
+static size_t int_floats(size_t rows) { return round64(rows * TQ_INT_STRIDE) + 2 * round64(rows); }
+
 static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
     work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
     s.block_tokens = BLOCK_ROWS / s.group > 1 ? BLOCK_ROWS / s.group : 1;
@@ -55,11 +58,10 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
     size_t rows = (size_t)s.block_rows;
     s.part_floats = round64(rows * (2 + (size_t)s.value_width));
     size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
-    s.worker_floats = round64(rows * (size_t)s.key_width)            /* prepared queries */
-                      + round64(rows * KEY_BLOCK)                    /* scores, then weights */
-                      + round64(int_rows(s.block_rows) * TQ_INT_STRIDE)      /* integers: queries, */
-                      + round64(TQ_PAGE_QUERIES * TQ_INT_STRIDE)             /* weights */
-                      + 2 * round64(int_rows(s.block_rows)) + round64(rows) + 2 * round64(TQ_PAGE_QUERIES) /* steps, sums, units */
+    s.query_floats = round64(rows * (size_t)s.key_width) + round64(rows) + int_floats(int_rows(s.block_rows));
+    s.worker_floats = s.query_floats
+                      + round64(rows * KEY_BLOCK)                            /* scores, then weights */
+                      + int_floats(TQ_PAGE_QUERIES)                          /* integers of weights */
                       + round64(2 * rows)                                    /* what they see */
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
@@ -94,15 +96,19 @@ static tq_int_vectors take_int(float **at, size_t rows) {
     return v;
 }
 
+static void lay_out_queries(const work_shape *s, float **at, worker_scratch *w) {
+    w->queries = take(at, (size_t)s->block_rows * (size_t)s->key_width);
+    w->units = take(at, (size_t)s->block_rows);
+    w->q_int = take_int(at, int_rows(s->block_rows));
+}
+
 static worker_scratch lay_out(const work_shape *s, float *at) {
     worker_scratch w;
     size_t rows = (size_t)s->block_rows;
     int width = s->key_width > s->value_width ? s->key_width : s->value_width;
-    w.queries = take(&at, rows * (size_t)s->key_width);
+    lay_out_queries(s, &at, &w);
     w.scores = take(&at, rows * KEY_BLOCK);
-    w.q_int = take_int(&at, int_rows(s->block_rows));
     w.w_int = take_int(&at, TQ_PAGE_QUERIES);
-    w.units = take(&at, rows);
     w.seen = (tq_key_range *)(void *)take(&at, 2 * rows);
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
@@ -121,6 +127,7 @@ typedef struct attend_job {
     int n_pages;
     float *packed_parts; /* (n_kv_heads, n_blocks, n_splits, part_floats) */
     float *exact_parts;  /* (n_kv_heads, n_blocks, part_floats) */
+    float *queries;      /* (n_kv_heads, n_blocks, query_floats): where pages are split, for all parts; else each its own */
     float *workers;      /* (n_threads, worker_floats) */
 } attend_job;
 
@@ -131,7 +138,8 @@ size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const
     size_t parts = 0, workers = 0;
     for (int n = 1; n <= max_n; n++) { /* block sizes depend on n in steps; a few hundred shapes are nothing */
         work_shape s = shape_of(key, value, n_heads, n_kv_heads, n, max_pages);
-        size_t floats = (size_t)n_kv_heads * (size_t)s.n_blocks * (size_t)(s.n_splits + 1) * s.part_floats;
+        size_t units = (size_t)n_kv_heads * (size_t)s.n_blocks;
+        size_t floats = units * ((size_t)(s.n_splits + 1) * s.part_floats + (s.n_splits > 1 ? s.query_floats : 0));
         if (floats > parts) parts = floats;
         if (s.worker_floats > workers) workers = s.worker_floats;
     }
@@ -399,9 +407,10 @@ static page_pass pass_of(const attend_job *job, const unit *u, worker_scratch *w
 }
 
 /* The unit's queries, scaled, in the basis of the pages' keys: (rows, key width).  A dense rotation meets a token's heads
- * at once.  key_block: any of the sequence's, for its outlier channels. */
-static void prepare_queries(const attend_job *job, const unit *u, const uint8_t *key_block, worker_scratch *w) {
+ * at once.  Outlier channels are those of any page of the sequence. */
+static void prepare_queries(const attend_job *job, const unit *u, worker_scratch *w) {
     const tq_attend_args *a = job->args;
+    const uint8_t *key_block = a->store->pages[0] + (size_t)u->kv_head * a->store->page_bytes;
     const tq_codec *codec = a->store->key;
     const tq_kernels *k = job->kernels;
     int dim = codec->dim, width = codec->width, group = job->shape.group;
@@ -438,10 +447,19 @@ static void output_row(const tq_kernels *k, const tq_codec *codec, const uint8_t
     if (codec->sketch) k->sum_rows_f32(acc + dim, 1, dim, codec->sketch, dim, dim, dim, x, dim);
 }
 
+static float *queries_of(const attend_job *job, const unit *u) {
+    return job->queries + (size_t)(u->kv_head * job->shape.n_blocks + u->block) * job->shape.query_floats;
+}
+
 static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
     const tq_attend_args *a = job->args;
     const tq_kv_store *store = a->store;
-    prepare_queries(job, u, store->pages[0] + (size_t)u->kv_head * store->page_bytes, w);
+    if (job->shape.n_splits > 1) {
+        float *at = queries_of(job, u);
+        lay_out_queries(&job->shape, &at, w);
+    } else {
+        prepare_queries(job, u, w);
+    }
     attn_part part = part_at(packed_part_of(job, u, split), u->rows, store->value->width);
     part_clear(&part, u->rows);
     page_pass pass = pass_of(job, u, w);
@@ -575,6 +593,14 @@ void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
     job.workers = args->scratch;
     job.exact_parts = job.workers + (size_t)backend->n_threads * job.shape.worker_floats;
     job.packed_parts = job.exact_parts + (size_t)units * job.shape.part_floats;
+    job.queries = job.packed_parts + (size_t)units * (size_t)job.shape.n_splits * job.shape.part_floats;
+    for (int i = 0; job.shape.n_splits > 1 && i < units; i++) { /* few tokens: not worth waking anybody */
+        unit u = unit_of(&job, i);
+        float *at = queries_of(&job, &u);
+        worker_scratch w = {0};
+        lay_out_queries(&job.shape, &at, &w);
+        prepare_queries(&job, &u, &w);
+    }
     tq_pool_run(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
     tq_pool_run(c->pool, merge_task, &job, units);
 }
