@@ -43,8 +43,9 @@ enum { CHECK_ROWS = 64 };
 static void run_matmul(const tq_kernels *k, const bench_case *c, float *out) {
     int tile = tq_matmul_tile(c->n, k->gemm_tile), rows = c->w.rows;
     for (int i = 0; i * tile < c->n; i++) k->matmul_prepare(&c->w, &c->input, i);
-    for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
-        if (c->n > TQ_GEMV_TOKENS) k->gemm(&c->w, row0, TQ_GEMM_ROWS, &c->input, c->y + row0, rows, c->scratch);
+    int at_a_time = c->n > TQ_GEMV_TOKENS ? k->gemm_rows : TQ_GEMM_ROWS;
+    for (int row0 = 0; row0 < rows; row0 += at_a_time) {
+        if (c->n > TQ_GEMV_TOKENS) k->gemm(&c->w, row0, at_a_time, &c->input, c->y + row0, rows, c->scratch);
         else k->gemv(&c->w, row0, TQ_GEMM_ROWS, &c->input, c->y + row0, rows, c->scratch);
     }
     for (int t = 0; out && t < c->n; t++)
@@ -324,6 +325,7 @@ static const struct {
     int bits, group, cols, n;
 } matmul_cases[] = {
     {TQ_MATRIX_AFFINE, 4, 64, 896, 1},  {TQ_MATRIX_AFFINE, 4, 64, 2048, 1}, {TQ_MATRIX_AFFINE, 4, 64, 4864, 1},
+    {TQ_MATRIX_AFFINE, 4, 64, 11008, 1},
     {TQ_MATRIX_AFFINE, 4, 32, 2048, 1}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 1}, {TQ_MATRIX_BF16, 0, 0, 2048, 1},
     {TQ_MATRIX_F16, 0, 0, 2048, 1},     {TQ_MATRIX_AFFINE, 4, 64, 2048, 4}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 8},
     {TQ_MATRIX_AFFINE, 4, 64, 896, 256}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256},

@@ -35,6 +35,7 @@ static tq_status own(const binder *b, size_t bytes, const char *what, void **out
     if (!*out) return tq_fail_memory(b->err, bytes, what);
     memset(*out, 0, rounded ? rounded : 64);
     m->owned[m->n_owned++] = *out;
+    m->owned_bytes += rounded;
     return TQ_OK;
 }
 

@@ -60,7 +60,7 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
                       + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
-                      + round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)); /* codes of a trellis, unpacked */
+                      + round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)); /* codes of a trellis or of pairs, unpacked */
     return s;
 }
 
@@ -212,19 +212,20 @@ static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_
     }
 }
 
-/* One side of a page as page_dots takes it: trellis codes unpacked first, once for all queries. */
+/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries. */
 static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
-    if (!codec->trellis) return c;
+    if (!codec->trellis && !codec->pairs) return c;
     c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
-    if (side == TQ_VALUES) begin_values(p, codec, block);
+    if (side == TQ_VALUES && codec->trellis) begin_values(p, codec, block);
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
         uint8_t *to = p->w->unpacked + (size_t)tile * c.tile_bytes;
-        if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
+        if (codec->pairs) p->k->unpack_pairs(codec->pairs, codes, c.n_vectors, side == TQ_VALUES, to);
+        else if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
         else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
     }
     return c;

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "base/tensor.h"
+#include "codec/pair_codebook.h"
 #include "codec/trellis.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
@@ -53,7 +54,8 @@ typedef struct tq_page_softmax {
  * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
  * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
  * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
- * Many tokens: floats in tiles, whose tokens are interleaved.
+ * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
+ * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
  * The order of values is the table's own (matmul_body.h): a prepared input belongs to the table that made it. */
 typedef struct tq_matmul_input {
@@ -66,14 +68,16 @@ typedef struct tq_matmul_input {
 enum {
     TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
     TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_TILES_ROWS = 256, /* the same where tiles multiply: the most of any table */
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
-    TQ_GEMM_TOKENS = 264, /* tokens that gemm takes at a time: a multiple of every table's tile */
+    TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
     TQ_MATMUL_PAD = 128,  /* columns are filled up to a multiple of this */
+    TQ_TILES_SCRATCH = 128 * 1024, /* floats: 256 rows of 256 columns in tiles three times, and their constants */
 };
 
 static inline size_t tq_matmul_padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline size_t tq_matmul_input_count(int cols) {
-    return (size_t)TQ_GEMM_TOKENS * tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD);
+    return (size_t)TQ_GEMM_TOKENS * tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD) / 2 * 3; /* six bytes a value, for tiles */
 }
 /* Groups have 16 values or more; their number is filled up to whole registers. */
 static inline size_t tq_matmul_step_count(int cols) {
@@ -83,6 +87,7 @@ static inline size_t tq_matmul_step_count(int cols) {
 static inline size_t tq_matmul_scratch(int cols) {
     size_t gemv = tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD) + tq_matmul_step_count(cols);
     size_t gemm = 2 * TQ_GEMM_ROWS * TQ_GEMM_DEPTH + TQ_GEMM_ROWS * TQ_GEMM_TOKENS;
+    if (gemm < TQ_TILES_SCRATCH) gemm = TQ_TILES_SCRATCH;
     return gemv > gemm ? gemv : gemm;
 }
 /* Tokens that matmul_prepare takes at a time: n of them make ceil(n / this) calls. */
@@ -97,6 +102,7 @@ typedef struct tq_kernels {
 
     /* ---- weights */
     int gemm_tile; /* tokens of a whole tile */
+    int gemm_rows; /* rows that gemm takes at a time, at most: TQ_GEMM_ROWS, or TQ_TILES_ROWS */
     /* May n tokens prepared for matrix a be used with b? */
     bool (*matmul_same_input)(const tq_matrix *a, const tq_matrix *b, int n);
     /* Prepare tile `index` of the input for products with w: tokens index * tq_matmul_tile(n, gemm_tile) and on. */
@@ -104,7 +110,7 @@ typedef struct tq_kernels {
     /* y[t * ldy + i] = W[row0 + i] . x[t] for i < n_rows and all tokens, of which there are at most TQ_GEMV_TOKENS: a
      * token's result is the same, bit for bit, however many there are. */
     void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
-    /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= TQ_GEMM_ROWS.  scratch of both: tq_matmul_scratch(cols) floats. */
+    /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= gemm_rows.  scratch of both: tq_matmul_scratch(cols) floats. */
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
     /* Row `row` of W -> (cols) floats. */
     void (*unpack_row)(const tq_matrix *w, int row, float *dst);
@@ -146,6 +152,8 @@ typedef struct tq_kernels {
     void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
     void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
                                   uint8_t *dst);
+    /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
+    void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
     /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
     void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
                            void *scratch);

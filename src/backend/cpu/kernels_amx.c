@@ -27,4 +27,6 @@ static bool runs_here(void) {
     return tiles && tiles_int8 && tiles_bf16 && avx512_bf16 && may_use_tiles();
 }
 
-const tq_kernels tq_kernels_amx = KERNEL_TABLE("amx", runs_here);
+#include "backend/cpu/matmul_amx.h"
+
+const tq_kernels tq_kernels_amx = {.name = "amx", .runs_here = runs_here, MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS};
