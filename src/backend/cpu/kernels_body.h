@@ -324,8 +324,8 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         vi value = (vi)shifted - (vi)spread(12582912.0f);
         vi upper = (value + 128) >> 8; /* low in -128..127, high in -127..127 */
         store_i16(out->wide + at + i, value);
-        store_i8(out->high + at + i, upper);
-        store_i8(out->low + at + i, value - (upper << 8));
+        store_i8(out->high + 2 * at + i, upper);
+        store_i8(out->low + 2 * at + i, value - (upper << 8));
         sum += (vu)value;
     }
     uint32_t total = 0;
