@@ -343,9 +343,10 @@ INLINE void store_sums(int32_t *to) {
     _tile_stored(2, to + 2 * TILE_FLOATS, 64);
 }
 
-/* A group's sums go through the vector unit while the next one's are made. */
+/* A group's sums go through the vector unit two groups later: what a tile has stored can be loaded only once it has reached L1. */
 INLINE void multiply_codes(const code_block *m, float *to, const bool half) {
-    _Alignas(64) int32_t sums[2][PLANES * TILE_FLOATS];
+    enum { BEHIND = 2 };
+    _Alignas(64) int32_t sums[BEHIND + 1][PLANES * TILE_FLOATS];
     vf acc[SIDE];
     _tile_zero(7);
     for (int g = 0; g < m->n_groups; g += SUM_GROUPS) {
@@ -359,16 +360,19 @@ INLINE void multiply_codes(const code_block *m, float *to, const bool half) {
         _tile_dpbf16ps(7, 5, 6);
     }
     _tile_stored(7, to, 64);
-    multiply_group(m, 0, half);
-    store_sums(sums[0]);
+    int first = m->n_groups < BEHIND ? m->n_groups : BEHIND;
+    for (int g = 0; g < first; g++) {
+        multiply_group(m, g, half);
+        store_sums(sums[g]);
+    }
 #pragma GCC unroll 16
     for (int t = 0; t < SIDE; t++) acc[t] = load(to + t * SIDE);
-    for (int g = 1; g < m->n_groups; g++) {
+    for (int g = first; g < m->n_groups; g++) {
         multiply_group(m, g, half);
-        add_group(sums[(g - 1) % 2], load(m->scales + (g - 1) * SIDE), acc);
-        store_sums(sums[g % 2]);
+        add_group(sums[(g - BEHIND) % (BEHIND + 1)], load(m->scales + (g - BEHIND) * SIDE), acc);
+        store_sums(sums[g % (BEHIND + 1)]);
     }
-    add_group(sums[(m->n_groups - 1) % 2], load(m->scales + (m->n_groups - 1) * SIDE), acc);
+    for (int g = m->n_groups - first; g < m->n_groups; g++) add_group(sums[g % (BEHIND + 1)], load(m->scales + g * SIDE), acc);
 #pragma GCC unroll 16
     for (int t = 0; t < SIDE; t++) store(to + t * SIDE, acc[t]);
 }
