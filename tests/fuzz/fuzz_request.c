@@ -72,7 +72,7 @@ static void read_headers(const char *text, size_t n) {
     if (find_bearer(text, n, &part, &part_n)) want(part >= text && part + part_n <= text + n && part_n > 0);
     if (find_host(text, n, &part, &part_n)) {
         want(part >= text && part + part_n <= text + n && part_n > 0);
-        is_loopback_name(part, part_n);
+        want(!is_loopback_name(part, part_n) || !is_numeric_host(part, part_n) || part[0] == '1' || part[0] == ':');
     }
     if (find_origin_host(text, n, &part, &part_n)) want(part > text && part + part_n <= text + n);
     size_t half = n / 2;
