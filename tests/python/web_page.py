@@ -59,6 +59,7 @@ class Visit:
     def __init__(self, browser, url, **options):
         self.url = url
         options.setdefault("viewport", {"width": 1280, "height": 800})
+        options.setdefault("reduced_motion", "reduce")  # what is measured does not move
         self.context = browser.new_context(**options)
         self.context.add_init_script(WATCH)
         self.page = self.context.new_page()
