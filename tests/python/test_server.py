@@ -21,6 +21,7 @@ import tally
 from server_process import Server, metric, raw, request
 
 TQ = sys.argv[1]
+DOCUMENT_COPIES = int(os.environ.get("TQ_DOCUMENT_COPIES", "1"))  # of a passage of some 4,000 tokens
 QUESTION = "Clara Webb lives in Lisbon. Where does Clara Webb live?"
 ANSWER = "Clara Webb lives in Lisbon."
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -262,7 +263,7 @@ def cache_facts_add_up(s, c):
 
 def keep_alive_during_prefill(s, c):
     seen, began = [], time.monotonic()
-    body = json.dumps({"messages": [{"role": "user", "content": "Word by word. " * 3000}], "max_tokens": 2, "stream": True,
+    body = json.dumps({"messages": [{"role": "user", "content": "Word by word. " * 1000}], "max_tokens": 2, "stream": True,
                        "return_progress": True, "cache_prompt": False}).encode()
     with socket.create_connection(("127.0.0.1", s.port), 60) as connection:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -273,7 +274,7 @@ def keep_alive_during_prefill(s, c):
     times = [t for t, _ in seen]
     assert max(b - a for a, b in zip(times, times[1:])) < 3, "silence in a stream"
     progress = [json.loads(line[6:])["prompt_progress"] for _, line in seen if b'"prompt_progress"' in line]
-    assert len(progress) > 20 and progress[-1]["done"] == progress[-1]["total"], progress[-3:]
+    assert len(progress) > 8 and progress[-1]["done"] == progress[-1]["total"], progress[-3:]
 
 
 def a_character_over_several_tokens(s, c):
@@ -403,8 +404,9 @@ def slots_show_what_runs(s, c):
         for chunk in stream:
             if chunk.choices[0].delta.content:
                 break
-        busy = [x for x in request(s.port, "GET", "/slots")[2] if x["state"] != "free"]
-        equal([x["state"] for x in busy], ["decode"])
+        end = time.monotonic() + 2  # the numbers are those of the last step
+        while not any(x["state"] == "decode" for x in request(s.port, "GET", "/slots")[2]):
+            assert time.monotonic() < end, "no slot decodes"
     gone(s)
     equal([x["state"] for x in request(s.port, "GET", "/slots")[2]], ["free"] * 4)
 
@@ -593,7 +595,7 @@ def post_and_leave(s, value, wait=0.0):
 
 def a_client_that_leaves_frees_its_place(s, c):
     before = metric(s.port, 'tq_requests_total{finish="cancelled"}')
-    long_prompt = {**LONG, "messages": [{"role": "user", "content": "Word by word. " * 3500}], "cache_prompt": False}
+    long_prompt = {**LONG, "max_tokens": 10, "messages": [{"role": "user", "content": "Word by word. " * 3500}], "cache_prompt": False}
     for value, wait in ((LONG, 0.3), ({**LONG, "stream": True}, 0.3), (long_prompt, 0.5), ({**long_prompt, "stream": True}, 0.5)):
         post_and_leave(s, value, wait)
         began = time.monotonic()
@@ -636,13 +638,23 @@ def requests_in_parallel_equal_those_alone(s, c):
 
 
 def a_document_with_questions(s, c):
-    facts = [("Clara Webb", "Lisbon"), ("Tom Hale", "Cairo"), ("Ida Moss", "Vienna")]
-    filler = "The miller walked along the river and thought about the weather. The boats went by slowly. "
-    document = filler * 30 + "".join(f"{name} lives in {place}. " + filler * 30 for name, place in facts)
-    for name, place in facts:
-        got = chat(c, f"{document}\n\nWhere does {name} live?")
-        assert place in got.choices[0].message.content, (name, got.choices[0].message.content)
-        assert got.turboquant["packed_tokens"] > 2000, got.turboquant
+    """Facts at the beginning of a document of 16,000 tokens, asked for one by one through tq3; the document is read once."""
+    with open(os.path.join(server_process.ROOT, "scripts", "demo", "passage.txt")) as passage:
+        text = passage.read()
+    facts = {"What is the secret number of Hugo Marsh?": "40517", "What does Oscar Frost work as?": "miller", "What is Ada Blake's cat called?": "Pepper"}
+    told = "Ada Blake keeps a cat called Pepper. The secret number of Hugo Marsh is 40517. Oscar Frost works as a miller."
+    document = f"Read this text and remember the facts in it.\n\n{told}\n\n" + text * DOCUMENT_COPIES
+    cached, first_token = [], []
+    for question, answer in facts.items():
+        got = chat(c, f"{document}\n\n{question}")
+        assert answer in got.choices[0].message.content, (question, got.choices[0].message.content)
+        assert got.turboquant["packed_tokens"] > DOCUMENT_COPIES * 3500, got.turboquant
+        assert got.turboquant["bytes"] < got.turboquant["f16_bytes"] / 3, got.turboquant
+        cached.append(got.usage.prompt_tokens_details.cached_tokens / got.usage.prompt_tokens)
+        first_token.append(got.timings["ttft_ms"])
+    assert cached[0] < 0.1 and min(cached[1:]) > 0.9, cached
+    assert max(first_token[1:]) < first_token[0] / 2, first_token
+    print(f"  {got.usage.prompt_tokens} tokens, first token after {', '.join(f'{t:.0f}' for t in first_token)} ms")
 
 
 # ---- servers of their own ----------------------------------------------------------------------------------------------------
@@ -687,8 +699,8 @@ def keys_are_asked_for():
 
 def hosts_and_origins_are_checked():
     with Server(TQ, "--cors-origin", "https://chat.example", "--allowed-host", "box.lan") as s:
-        for host, status in (("127.0.0.1", 200), ("localhost:8080", 200), ("[::1]:1", 200), ("box.lan", 200), ("evil.example", 403),
-                             ("127.0.0.1.evil.example", 403), ("", 400), ("a b", 400)):
+        for host, status in (("127.0.0.1", 200), ("localhost:8080", 200), ("[::1]:1", 200), ("box.lan", 200), ("192.168.1.5:80", 200), ("evil.example", 403),
+                             ("127.0.0.1.evil.example", 403), ("192.168.1.5x", 403), ("a:b:c", 400), ("", 400), ("a b", 400)):
             equal((host, request(s.port, "GET", "/v1/models", headers={"Host": host})[0]), (host, status))
         for origin, status in (("https://chat.example", 200), (f"http://127.0.0.1:{s.port}", 200), ("https://evil.example", 403), ("null", 403),
                                ("http://localhost:3000", 403)):

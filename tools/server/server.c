@@ -81,7 +81,8 @@ static void on_finished(void *ctx, const http_request *request, const http_reply
     server *s = ctx;
     double seconds = clock_seconds() - request->began;
     server_metrics_http(s->metrics, route >= 0 ? routes[route].path : NULL, reply->status, seconds, aborted);
-    if (s->config->quiet) return;
+    bool is_watching = route >= 0 && routes[route].handler != serve_models && strcmp(routes[route].method, "GET") == 0;
+    if (s->config->quiet || (is_watching && reply->status == 200)) return; /* who asks every second fills no log */
     log_line("%.10s %.120s %d %.0f ms%s%s%s", request->method, request->path, reply->status, seconds * 1e3,
              aborted ? " (client left)" : "", reply->note[0] ? " " : "", reply->note);
     if (s->config->log_prompts && request->body_n) log_line("  request: %.900s", request->body);
