@@ -24,6 +24,7 @@ typedef struct generation {
     gen_reply reply;
     sse_out out;
     double spoke;            /* when the stream last said something */
+    double looked;           /* when the client was last seen */
     double reported;         /* when it last told of the cache */
     int done, total;         /* of the prompt that is evaluated just now */
     bool greeted, ended;
@@ -134,6 +135,14 @@ static bool start(generation *g, gen_kind kind, api_error *error) {
 
 static bool ended_well(const tq_event *e) { return e->finish == TQ_REQUEST_STOP || e->finish == TQ_REQUEST_LENGTH; }
 
+/* Looked at now and then, however fast the pieces come. */
+static bool has_left(generation *g) {
+    double now = clock_seconds();
+    if (now - g->looked < LOOK_SECONDS) return false;
+    g->looked = now;
+    return http_is_gone(&g->request);
+}
+
 /* False: failed, *error says why; its status is 0 when the client has left. */
 static bool wait_for_all(generation *g, api_error *error) {
     while (!gen_reply_done(&g->reply)) {
@@ -142,11 +151,12 @@ static bool wait_for_all(generation *g, api_error *error) {
             free(piece);
             return api_fail(error, 503, NULL, "out_of_memory", "No memory for the answer");
         }
-        if (!piece) {
-            if (!http_is_gone(&g->request)) continue;
+        if (has_left(g)) {
+            free(piece);
             *error = (api_error){0};
             return false;
         }
+        if (!piece) continue;
         bool ok = piece->event.kind != TQ_EVENT_DONE || ended_well(&piece->event);
         if (!ok) server_fail_event(error, &piece->event);
         else if (piece->event.kind == TQ_EVENT_TOKEN || piece->event.kind == TQ_EVENT_DONE)
@@ -262,8 +272,8 @@ static bool next_event(void *ctx, sse_out *out) {
     while (out->n == out->taken && !g->ended) {
         answer_piece *piece = answers_wait(g->answers, LOOK_SECONDS);
         if (answers_lost(g->answers) || g->reply.failed_memory) out->failed = true;
+        else if (has_left(g)) out->failed = true; /* nobody reads the rest */
         else if (piece) take_piece(g, piece, out);
-        else if (http_is_gone(&g->request)) out->failed = true; /* nobody reads the rest */
         else if (clock_seconds() - g->spoke > SILENCE_SECONDS) keep_alive(g, out);
         free(piece);
         if (out->failed) return false;

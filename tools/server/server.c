@@ -8,10 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server_state.h"
 
-enum { KEY_FILE_BYTES_MAX = 65536, RETRY_PORT = 0 };
+enum { KEY_FILE_BYTES_MAX = 65536 };
 
 static const http_route routes[] = {
     {"POST", "/chat/completions", serve_chat_completions, 0},
@@ -80,7 +81,8 @@ static void on_finished(void *ctx, const http_request *request, const http_reply
     server *s = ctx;
     double seconds = clock_seconds() - request->began;
     server_metrics_http(s->metrics, route >= 0 ? routes[route].path : NULL, reply->status, seconds, aborted);
-    if (s->config->quiet) return;
+    bool is_watching = route >= 0 && routes[route].handler != serve_models && strcmp(routes[route].method, "GET") == 0;
+    if (s->config->quiet || (is_watching && reply->status == 200)) return; /* who asks every second fills no log */
     log_line("%.10s %.120s %d %.0f ms%s%s%s", request->method, request->path, reply->status, seconds * 1e3,
              aborted ? " (client left)" : "", reply->note[0] ? " " : "", reply->note);
     if (s->config->log_prompts && request->body_n) log_line("  request: %.900s", request->body);
@@ -176,15 +178,23 @@ static int start_scheduler(server *s) {
 
 static int load(server *s) {
     int code = s->config->open_model(s->config->open_ctx, on_progress, s, &s->model);
+    if (code == EXIT_SUCCESS) name_model(s);
+    if (code == EXIT_SUCCESS) code = start_scheduler(s);
     if (code != EXIT_SUCCESS) return code;
-    name_model(s);
-    code = start_scheduler(s);
-    if (code != EXIT_SUCCESS) return code;
-    atomic_store(&s->phase, SERVER_READY);
+    int loading = SERVER_LOADING; /* unless it has been ended meanwhile */
+    atomic_compare_exchange_strong(&s->phase, &loading, SERVER_READY);
     const tq_model_info *info = tq_model_get_info(s->model);
     log_line("ready: %s (%s, %s), %d tokens of context, %s cache of %lld MiB, %d at once", s->name, info->weights, info->backend, s->ctx,
              s->config->cache.kv, (long long)(s->cache_bytes >> 20), s->config->parallel);
     return EXIT_SUCCESS;
+}
+
+/* A thread of its own, so that signals are heard meanwhile. */
+static void *load_beside(void *ctx) {
+    server *s = ctx;
+    s->load_code = load(s);
+    if (s->load_code != EXIT_SUCCESS) kill(getpid(), SIGTERM); /* the end comes the same way */
+    return NULL;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------- */
@@ -244,22 +254,29 @@ static int run(server *s, const access_lists *access) {
     if (!http_server_new(&hc, &http, &error)) return fail("%s", error.text);
     log_line("listening on http://%s:%d%s", shown_host(s->config->host), http_server_port(http),
              access->keys.n ? " (with a key)" : "");
-    int code = load(s);
-    if (code == EXIT_SUCCESS) {
-        int got = wait_for_end();
-        log_line("%s: finishing what runs, for %d s at most", got == SIGINT ? "SIGINT" : "SIGTERM", s->config->shutdown_seconds);
+    pthread_t loader;
+    if (pthread_create(&loader, NULL, load_beside, s) != 0) {
+        http_server_free(http);
+        return fail("no thread to load the model");
     }
-    atomic_store(&s->phase, SERVER_STOPPING);
+    int got = wait_for_end();
+    if (atomic_exchange(&s->phase, SERVER_STOPPING) == SERVER_LOADING && s->load_code == LOAD_RUNS) {
+        log_line("ended while the model was loaded");
+        _exit(EXIT_SUCCESS); /* loading cannot be called off, and there is nothing to finish */
+    }
+    pthread_join(loader, NULL);
+    if (s->load_code == EXIT_SUCCESS)
+        log_line("%s: finishing what runs, for %d s at most", got == SIGINT ? "SIGINT" : "SIGTERM", s->config->shutdown_seconds);
     http_server_quiesce(http);
     end(s, http);
-    return code;
+    return s->load_code;
 }
 
 int server_run(const server_config *config) {
     static access_lists access;
     int code = read_access(config, &access);
     if (code != EXIT_SUCCESS) return code;
-    server s = {.config = config, .started = (long long)time(NULL)};
+    server s = {.config = config, .load_code = LOAD_RUNS, .started = (long long)time(NULL)};
     pthread_mutex_init(&s.reading, NULL);
     s.metrics = server_metrics_new();
     code = s.metrics ? run(&s, &access) : fail("out of memory");

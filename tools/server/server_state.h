@@ -13,10 +13,13 @@
 
 typedef enum server_phase { SERVER_LOADING, SERVER_READY, SERVER_STOPPING } server_phase;
 
+enum { LOAD_RUNS = -1 };
+
 typedef struct server {
     const server_config *config;
     atomic_int phase;      /* server_phase; model and scheduler may be used from SERVER_READY on */
     atomic_int loaded_permille;
+    atomic_int load_code; /* LOAD_RUNS, 0, or the code to exit with */
     tq_model *model;
     tq_scheduler *scheduler;
     server_metrics *metrics;
