@@ -40,6 +40,8 @@ typedef struct tq_model_params {
     const char *kernels; /* scalar, avx2, avx512, neon; NULL: TQ_KERNELS, else the best that runs here */
     void (*progress)(void *ctx, double fraction); /* 0..1 while loading; may be NULL */
     void *progress_ctx;
+    int64_t memory_limit; /* bytes that the model and a session of it may take; 0: what the system can give when a session is
+                           * made; negative: no limit, and the risk of being killed */
 } tq_model_params;
 
 /* Open a Hugging Face or MLX directory (config.json, *.safetensors, tokenizer.json) or a GGUF file, of a split the first.
@@ -116,7 +118,7 @@ TQ_API tq_status tq_chat_tokens_json(const tq_model *model, const char *json, si
 typedef bool (*tq_progress_fn)(void *ctx, int done, int total);
 
 typedef struct tq_session_params {
-    int ctx; /* tokens the session can hold; 0: what the model was made for */
+    int ctx; /* tokens the session can hold; 0: what the model was made for, or as many as there is room for (tq_plan.h) */
     tq_cache_config cache;
     int prefill_chunk;       /* tokens evaluated together, 1..1024 */
     tq_progress_fn progress; /* as tq_session_set_progress; may be NULL */
@@ -125,6 +127,7 @@ typedef struct tq_session_params {
 
 TQ_API tq_session_params tq_session_params_default(void);
 
+/* TQ_NO_MEMORY, with both numbers, if the model and a full context do not fit (tq_model_params.memory_limit). */
 TQ_API tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err);
 TQ_API void tq_session_free(tq_session *session); /* NULL is fine */
 

@@ -175,7 +175,7 @@ TQ_API tq_request_params tq_request_params_default(void);
 
 /* Everything is copied but ctx, which must last until DONE.  Several choices for one prompt are several requests with
  * different seeds: those that share a prompt wait for the first one's prefill and go on from it.
- * TQ_BUSY: queue_limit requests wait already (try again later), or the scheduler drains.  TQ_FULL: prompt and max_tokens
+ * TQ_BUSY: parallel + queue_limit requests run or wait already (try again later), or the scheduler drains.  TQ_FULL: prompt and max_tokens
  * do not fit into ctx, or what they can come to hold not into cache_bytes; the text has both numbers.  TQ_INVALID names
  * the parameter; TQ_UNSUPPORTED: stop strings of a model without a tokenizer.  No event comes of a request that was
  * refused. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/cache_plan.h"
 #include "codec/page.h"
 
 /* Tokens behind its window that a sliding layer keeps, so that a rewind can go back. */
@@ -65,18 +66,23 @@ static bool is_exact(const tq_cache_layer *layer) {
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
 static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
-    TQ_TRY(tq_layer_schedule_parse(config->kv ? config->kv : "tq3", cache->params.n_layers, schedule, err));
+    const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
+    bool overridden = config->key_bits || config->value_bits || config->value_group_size;
+    bool preset = !overridden && tq_layer_schedule_of_preset(kv, cache->params.n_layers, schedule);
+    if (!preset) TQ_TRY(tq_layer_schedule_parse(kv, cache->params.n_layers, schedule, err));
     for (int run = 0; run < TQ_LAYER_RUNS; run++) {
         char key[64], value[64], canonical[64];
         tq_cache_config of_run = {.kv = schedule->name[run]};
         if (run == TQ_MIDDLE_LAYERS) {
             of_run = *config;
-            if (*schedule->suffix) of_run.kv = schedule->name[run];
+            of_run.kv = preset || *schedule->suffix ? schedule->name[run] : kv;
         } else if (schedule->count[run] == 0) {
             continue;
         }
         TQ_TRY(tq_cache_codec_names(&of_run, key, value, canonical, err));
-        if (run == TQ_MIDDLE_LAYERS) {
+        if (preset) {
+            strcpy(cache->kv, kv);
+        } else if (run == TQ_MIDDLE_LAYERS) {
             if (strlen(canonical) + strlen(schedule->suffix) >= sizeof cache->kv)
                 return tq_fail(err, TQ_INVALID, "codec '%s%s': the name is too long", canonical, schedule->suffix);
             strcpy(cache->kv, canonical);
@@ -118,10 +124,7 @@ static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, 
     int of_run[TQ_LAYER_RUNS] = {0};
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
-        layer->max_pages = pages_of(p->max_tokens);
-        int window = p->windows ? p->windows[l] : 0;
-        if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
-            layer->max_pages = min_int(layer->max_pages, pages_of(window + REWIND_TOKENS) + 2);
+        layer->max_pages = tq_cache_layer_pages(p->windows ? p->windows[l] : 0, p->max_tokens);
         n_slots += (size_t)layer->max_pages;
         if (cache->budget) layer->max_pages += pages_of(cache->max_chunk) + 1; /* reserved before front pages go */
         if (n_slots <= INT32_MAX) of_run[tq_layer_schedule_run(schedule, l)] += layer->max_pages;

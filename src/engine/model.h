@@ -28,6 +28,9 @@ struct tq_model {
     int n_eos;
     tq_sampling sampling;
     bool synthetic; /* random weights (synthetic.h) */
+    bool synthetic_repeats;  /* a part of them, over and over */
+    int64_t synthetic_bytes; /* memory that they take */
+    int64_t memory_limit;    /* of tq_model_params */
 };
 
 /* For a path to a GGUF file: what a directory's files say of a model, into an empty m with its path. */

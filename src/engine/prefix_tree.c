@@ -228,7 +228,7 @@ static double worth(const tq_prefix_tree *t, const node *n) {
     double tokens = n->n_tokens - (up ? up->n_tokens : 0), age = (double)(t->tick - n->used);
     int branches = 0;
     for (const node *c = n->child; c; c = c->sibling) branches++;
-    double likely = n->n_kept > 1 && branches < 2 ? 1. / 8 : 1;
+    double likely = n->n_kept > 1 && branches < 2 ? 1. / 64 : 1;
     size_t bytes = tq_checkpoint_unshared_bytes(n->checkpoint);
     return likely * tokens * (1 + n->n_tokens / 16384.0) / ((1 + age) * (double)bytes);
 }

@@ -161,6 +161,7 @@ tq_status tq_scheduler_new(tq_model *model, const tq_scheduler_params *params, t
     tq_page_budget_init(&s->budget, p.cache_bytes);
     init_locks(s);
     tq_status status = build(s, err);
+    if (status == TQ_OK) tq_scheduler_publish(s);
     if (status == TQ_OK) status = start_thread(s, err);
     if (status != TQ_OK) {
         destroy(s);
@@ -212,7 +213,7 @@ void tq_scheduler_free(tq_scheduler *s) {
 static tq_status enqueue(tq_scheduler *s, tq_request *r, tq_error *err) {
     pthread_mutex_lock(&s->lock);
     bool full = s->n_open >= s->params.parallel + s->params.queue_limit, draining = s->draining;
-    int queued = s->n_queued;
+    int open = s->n_open;
     if (full || draining) {
         s->stats.refused_busy++;
     } else {
@@ -227,7 +228,8 @@ static tq_status enqueue(tq_scheduler *s, tq_request *r, tq_error *err) {
     }
     pthread_mutex_unlock(&s->lock);
     if (draining) return tq_fail(err, TQ_BUSY, "the scheduler is shutting down");
-    if (full) return tq_fail(err, TQ_BUSY, "%d requests wait already, of %d", queued, s->params.queue_limit);
+    if (full) return tq_fail(err, TQ_BUSY, "%d requests run or wait already: %d may run, and %d wait", open,
+                             s->params.parallel, s->params.queue_limit);
     return TQ_OK;
 }
 

@@ -9,6 +9,8 @@
 
 #include "text/unicode9.h"
 
+enum { most_growth = 64 }; /* NFKD makes 11 bytes of one at most */
+
 void tq_norm_steps_free(tq_norm_steps *steps) {
     for (size_t i = 0; i < steps->n; i++) {
         free(steps->steps[i].from);
@@ -165,19 +167,21 @@ static tq_status change(const tq_norm_step *step, const tq_text_buf *text, tq_te
     }
 }
 
-static tq_status apply(const tq_norm_step *step, tq_text_buf *text, tq_error *err) {
+static tq_status apply(const tq_norm_step *step, tq_text_buf *text, size_t limit, tq_error *err) {
     if (text->n == 0) return TQ_OK;
     if (step->kind <= TQ_NORM_NFKD && is_ascii(text->data, text->n)) return TQ_OK;
-    tq_text_buf changed = {0};
+    tq_text_buf changed = {.limit = limit};
     tq_status status = change(step, text, &changed, err);
     tq_text_buf_free(text);
     *text = changed;
+    text->limit = 0;
     return status;
 }
 
 tq_status tq_normalize(const tq_norm_steps *steps, const char *text, size_t length, tq_text_buf *out, tq_error *err) {
     out->n = 0;
     TQ_TRY(tq_text_buf_add(out, text, length, err));
-    for (size_t i = 0; i < steps->n; i++) TQ_TRY(apply(&steps->steps[i], out, err));
+    size_t limit = (length + 1024) * most_growth; /* replacements of replacements would never end */
+    for (size_t i = 0; i < steps->n; i++) TQ_TRY(apply(&steps->steps[i], out, limit, err));
     return TQ_OK;
 }

@@ -36,7 +36,8 @@ typedef struct tq_norm_steps {
 
 void tq_norm_steps_free(tq_norm_steps *steps);
 
-/* Put the normal form of text (valid UTF-8) in place of what out held.  out may not hold text itself. */
+/* Put the normal form of text (valid UTF-8) in place of what out held.  out may not hold text itself.
+ * TQ_INVALID if it becomes many times as long. */
 tq_status tq_normalize(const tq_norm_steps *steps, const char *text, size_t length, tq_text_buf *out, tq_error *err);
 
 #endif

@@ -56,6 +56,9 @@ static tq_status check_scores(const json_t *vocab, tq_error *err) {
             !json_is_number(json_array_get(entry, 1))) {
             return tq_fail(err, TQ_FORMAT, "model Unigram: token %zu is not [\"text\", score]", i);
         }
+        if (json_string_length(name) > TQ_MAX_SOUGHT_TOKEN) {
+            return tq_fail(err, TQ_UNSUPPORTED, "model Unigram: token %zu is longer than %d bytes", i, TQ_MAX_SOUGHT_TOKEN);
+        }
     }
     return TQ_OK;
 }
@@ -290,9 +293,13 @@ static tq_status read_added(const json_t *json, tq_tokenizer *t, tq_error *err) 
     if (known < 0) TQ_TRY(place_token(t, text, length, token.id, err));
     t->tokens[token.id].added = true;
     t->tokens[token.id].special |= token.special;
-    if (!normalized) return tq_added_tokens_put(&t->added, &token, text, length, err);
     tq_text_buf normal = {0};
-    tq_status status = tq_normalize(&t->normalizer, text, length, &normal, err);
+    tq_status status = normalized ? tq_normalize(&t->normalizer, text, length, &normal, err) : TQ_OK;
+    if (status == TQ_OK && (normalized ? normal.n : length) > TQ_MAX_SOUGHT_TOKEN) {
+        status = tq_fail(err, TQ_UNSUPPORTED, "added_tokens: \"%s\" is longer than %d bytes", show(text, length, shown),
+                         TQ_MAX_SOUGHT_TOKEN);
+    }
+    if (status == TQ_OK && !normalized) return tq_added_tokens_put(&t->added, &token, text, length, err);
     if (status == TQ_OK) status = tq_added_tokens_put(&t->added_normalized, &token, normal.data, normal.n, err);
     tq_text_buf_free(&normal);
     return status;

@@ -12,6 +12,8 @@
 #include "text/unigram.h"
 
 #define TQ_MAX_TOKEN_ID 10000000
+/* Bytes of a token that is looked for at every place of a text: what a hostile file can make that cost. */
+#define TQ_MAX_SOUGHT_TOKEN 1024
 
 typedef struct tq_token {
     const char *name; /* as the file writes it, in tq_tokenizer.names; NULL: no token has this id */

@@ -9,7 +9,17 @@ static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
 
 /* The classes of the reference's own tables, white space apart. */
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
-static const char words_pattern[] = "[" WORD "]+|[^" WORD "\\s]+", punctuation_pattern[] = "[\\p{P}$+<=>^`|~]";
+static const char words_pattern[] = "[" WORD "]+|[^" WORD "\\s]+";
+
+/* Punctuation since Unicode 8, which those tables are of, and what was punctuation then. */
+#define YOUNG_PUNCTUATION                                                                                              \
+    "\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}-\\x{1b7e}\\x{2e43}-\\x{2e4f}\\x{2e52}-\\x{2e5d}\\x{10ead}" \
+    "\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}\\x{1144b}-\\x{1144f}\\x{1145a}-\\x{1145b}\\x{1145d}" \
+    "\\x{11660}-\\x{1166c}\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}\\x{119e2}\\x{11a3f}-\\x{11a46}" \
+    "\\x{11a9a}-\\x{11a9c}\\x{11a9e}-\\x{11aa2}\\x{11c41}-\\x{11c45}\\x{11c70}-\\x{11c71}\\x{11ef7}-\\x{11ef8}" \
+    "\\x{11fff}\\x{12ff1}-\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}-\\x{1e95f}"
+static const char punctuation_pattern[] =
+    "(?![" YOUNG_PUNCTUATION "])[\\p{P}$+<=>^`|~]|[\\x{166d}\\x{111c9}]";
 
 static const struct {
     const char *name;
@@ -104,7 +114,7 @@ static tq_status read_metaspace(const json_t *json, tq_pre_steps *steps, tq_erro
     else return tq_refuse_part("pre_tokenizer Metaspace prepend_scheme", name, err);
     if (!scheme && !old_prefix) prefix = TQ_PREFIX_NEVER;
     size_t n = json_string_length(mark);
-    if (n == 0) return tq_refuse_part("pre_tokenizer Metaspace", "with an empty replacement", err);
+    if (n == 0 || n > 4) return tq_refuse_part("pre_tokenizer Metaspace", "whose replacement is not one character", err);
     TQ_TRY(add_rewrite(steps, json_string_value(mark), n, prefix, err));
     if (!split) return TQ_OK;
     return add_split(steps, json_string_value(mark), n, true, TQ_SPLIT_MERGED_WITH_NEXT, false, err);

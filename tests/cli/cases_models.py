@@ -80,6 +80,57 @@ def models_in_the_hub_cache_come_first_and_only_whole(tmp):
 
 
 @test
+def inspect_tells_what_a_model_is_made_of(tmp):
+    text = tq("inspect", MODEL).expect(0).text
+    for line in ("family      qwen2", "parameters  27.8 million in 15.7 MB (4-bit groups of 64)", "layers      8: 8 attention", "ends with <|im_end|> (2) or <|endoftext|> (0)",
+                 "template    of its own", "f16                              8192       268.4 MB", "tq3                              1632"):
+        check_in(line, text, "tq inspect")
+    goldens = Path(MODEL).parents[1] / "tests/goldens"
+    check_in("4: 3 delta, 2 of 8 experts; 1 attention, 2 of 8 experts", tq("inspect", goldens / "qwen3_5_moe").expect(0).text, "a hybrid")
+    check_in("4: 3 attention within 24 tokens; 1 attention\n", tq("inspect", goldens / "gemma3").expect(0).text, "sliding layers")
+    facts = json.loads(tq("inspect", "--model", goldens / "gpt_oss_mxfp4", "--json", "--kv", "f16,tq:k=q8,v=tq3").expect(0).text)
+    check({w["type"] for w in facts["weights"]} >= {"mxfp4", "bf16"}, str(facts["weights"]))
+    check(sum(w["bytes"] for w in facts["weights"]) == facts["weight_bytes"] and facts["experts"] > 0, "sums")
+    check([c["kv"] for c in facts["caches"]] == ["f16", "tq:k=q8,v=tq3"] and facts["tokenizer"] is None, str(facts["caches"]))
+    tq("inspect", "--kv", "nix").expect(1, "unknown codec 'nix'")
+    tq("inspect", "a", "b").expect(2, "want one MODEL, got 'b' too")
+    tq("inspect", "a", "--model", "b").expect(2, "want MODEL or --model, got both")
+
+
+@test
+def plan_tells_what_fits(tmp):
+    facts = json.loads(tq("plan", MODEL, "--memory", "60MB", "--kv", "f16,tq3", "--contexts", "4096,32768", "--json").expect(0).text)
+    check([p["fits"] for p in facts["plans"]] == [True, False, True, False], str(facts["plans"]))
+    for plan in facts["plans"]:
+        check(plan["total_bytes"] == sum(plan[k] for k in ("mapped_bytes", "copied_bytes", "cache_bytes", "state_bytes", "work_bytes")), str(plan))
+        bound = facts["bandwidth_gb_per_s"] * 1e9 / plan["read_bytes"]
+        check(abs(plan["decode_tokens_per_s_bound"] / bound - 1) < 1e-6, "the bound")
+    for kv, most in facts["largest_context"].items():
+        ask = ["generate", "--model", MODEL, "--prompt", "x", "-m", "1", "--kv", kv, "--memory", "60MB", "--ctx"]
+        tq(*ask, most).expect(0)
+        tq(*ask, most + 1).expect(1, f"not enough memory: {most + 1} tokens of context as {kv} want", f"a context of {most} tokens fits")
+        tq(*ask[:-3], "--no-memory-check", "--ctx", most + 1).expect(0)
+    check(facts["largest_context"]["tq3"] > 4 * facts["largest_context"]["f16"], str(facts["largest_context"]))
+    check_in("all that the model was made for", tq("plan", MODEL).expect(0).text, "tq plan")
+    tq("plan", "--memory", "much").expect(2, "--memory: want a size such as 8GB, got 'much'")
+    tq("plan", "--memory", "1GB", "--no-memory-check").expect(2, "give one of them")
+    tq("plan", "--contexts", "99999999").expect(2, "--contexts: want")
+
+
+@test
+def shapes_without_a_download_are_labelled(tmp):
+    text = tq("inspect", "synthetic:tiny-hybrid").expect(0).text
+    check_in("random weights: what it says means nothing", text, "tq inspect")
+    check_in("8: 6 delta, 4 of 32 experts; 2 attention, 4 of 32 experts", text, "tq inspect")
+    facts = json.loads(tq("inspect", "synthetic:qwen3.5-35b-a3b", "--json", "--kv", "f16").expect(0).text)
+    check(34e9 < facts["parameters"] < 36e9 and 1.5e9 < facts["token_bytes"] < 2e9, f"35 billion, 3 of them active: {facts['parameters']}")
+    check(facts["caches"][0]["token_bytes"] == 10 * 2 * 2 * 256 * 2, "keys and values of 10 layers")
+    cell = ["--context", "300", "--fill", "prefill", "--kv", "tq3", "--decode", "4"]
+    row = json.loads(tq("bench", "cell", "--model", "synthetic:tiny-hybrid", *cell).expect(0).text)
+    check(row["decode_tokens_per_s"] > 0 and row["weights"].endswith("repeated"), str(row))
+
+
+@test
 def names_that_are_nowhere_are_refused(tmp):
     ask(tmp, "nowhere").expect(1, "nowhere: no such model directory or GGUF file")
     ask(tmp, "/no/where").expect(1, "/no/where: no such model directory or GGUF file")

@@ -130,7 +130,7 @@ def random_blocks(rng, kind, shape):
 def test_goldens(temporary):
     """The tiny models of other implementations: q and k rows in pairs, Llama 3's scaling as a tensor, biases, tied heads."""
     families = ["llama", "llama2", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "olmo2", "phi3", "granite", "smollm3",
-                "gemma2", "gemma3", "glm4", "gpt_oss"]
+                "gemma2", "gemma3", "glm4", "gpt_oss", "qwen3_next", "qwen3_5", "qwen3_5_moe"]
     for family, kind in itertools.product(families, [T.F32, T.BF16]):
         directory = ROOT / "tests" / "goldens" / family
         config, tensors = models.read_directory(directory)

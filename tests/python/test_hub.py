@@ -338,6 +338,7 @@ def shares_the_cache_with_huggingface_hub():
         check((c.folder / "refs/main").exists(), "it has downloaded")
         run = c.tq("eval", "golden", "org/model", "--golden", str(ROOT / "tests/goldens/llama/golden.safetensors"), HF_HUB_OFFLINE="1")
         c.expect(run, 0, "from Hugging Face's cache")
+        c.expect(c.tq("inspect", "org/model", HF_HUB_OFFLINE="1"), 0, "from Hugging Face's cache")
         n = len(c.hub.cdn_requests)
         c.expect(c.pull(), 0)
         check(len(c.hub.cdn_requests) == n, "fetched again what huggingface_hub had")

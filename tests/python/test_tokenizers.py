@@ -315,10 +315,10 @@ def test_every_character(oracle, by_name):
         j = copy.deepcopy(by_name["gpt2"])
         j["normalizer"] = {"type": "Sequence", "normalizers": steps}
         compare(oracle, f"every character {steps}", j, strings, [False])
-    for pre in ["BertPreTokenizer", "Whitespace"]:
+    for pre in ["BertPreTokenizer", "Whitespace", "Digits"]: # a space before every piece makes the cuts seen
         j = copy.deepcopy(by_name["gpt2"])
         j["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-            {"type": pre}, j["pre_tokenizer"] | {"use_regex": False}]}
+            {"type": pre, "individual_digits": False}, j["pre_tokenizer"] | {"add_prefix_space": True, "use_regex": False}]}
         compare(oracle, f"every character {pre}", j, strings, [False])
     compare(oracle, "every character nmt_nfkc", by_name["unigram nmt_nfkc"], strings, [False])
 

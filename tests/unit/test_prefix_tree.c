@@ -193,12 +193,64 @@ static void it_agrees_with_a_plain_list(void **state) {
     bench_free(b);
 }
 
+/* ---- how much stays warm ---------------------------------------------------------------------------------------------- */
+
+enum { WARM_CHUNK = 256, CONVERSATION = 16384 };
+
+/* Conversations of 16K tokens in caches of the bundled model's shape, each kept as a request keeps it, until the oldest
+ * have to go: tokens that can be gone on from in the end. */
+static int64_t warm_tokens(const char *kv, size_t limit, int n_conversations) {
+    tq_page_budget budget;
+    tq_prefix_tree *tree;
+    tq_recurrent_state none = {0};
+    tq_cache_params p = tq_cache_params_default();
+    p.n_layers = 8, p.n_heads = 4, p.n_kv_heads = 2, p.head_dim = 128, p.max_tokens = 32768, p.config.kv = kv;
+    size_t row = (size_t)p.n_kv_heads * (size_t)p.head_dim;
+    float *rows = test_floats(WARM_CHUNK * row);
+    for (size_t i = 0; i < WARM_CHUNK * row; i++) rows[i] = sinf((float)i);
+    int32_t *ids = test_alloc(CONVERSATION * sizeof *ids);
+    tq_page_budget_init(&budget, limit);
+    OK(tq_prefix_tree_new(&budget, WARM_CHUNK, &tree, &e));
+    for (int c = 0; c < n_conversations; c++) {
+        tq_cache *cache = NULL;
+        tq_status status;
+        while ((status = tq_cache_new_within(backend, &p, WARM_CHUNK, &budget, &cache, NULL)) == TQ_FULL)
+            assert_true(tq_prefix_tree_evict(tree));
+        assert_int_equal(status, TQ_OK);
+        text_of(ids, CONVERSATION, c);
+        tq_prefix_tree_find(tree, cache->kv, ids, CONVERSATION);
+        for (int n = WARM_CHUNK; n <= CONVERSATION; n += WARM_CHUNK) {
+            while ((status = tq_cache_reserve(cache, WARM_CHUNK, NULL)) == TQ_FULL) assert_true(tq_prefix_tree_evict(tree));
+            for (int l = 0; l < p.n_layers; l++) OK(tq_cache_append(cache, l, rows, rows, WARM_CHUNK, &e));
+            if (n == CONVERSATION) OK(tq_prefix_tree_keep(tree, cache, &none, ids, n, true, &e));
+            else if (n % 2048 == 0) tq_prefix_tree_keep(tree, cache, &none, ids, n, false, NULL);
+        }
+        tq_cache_free(cache);
+        assert_true(budget.used <= limit);
+    }
+    tq_prefix_tree_stats stats;
+    tq_prefix_tree_get_stats(tree, &stats);
+    tq_prefix_tree_free(tree);
+    tq_page_budget_destroy(&budget);
+    free(rows), free(ids);
+    return stats.tokens;
+}
+
+static void a_budget_keeps_4_5_times_as_many_tokens_warm_as_f16(void **state) {
+    (void)state;
+    int64_t f16 = warm_tokens("f16", (size_t)256 << 20, 3), tq3 = warm_tokens("tq3", (size_t)256 << 20, 11);
+    print_message("warm in 256 MB: %lld tokens as f16, %lld as tq3\n", (long long)f16, (long long)tq3);
+    assert_true(f16 >= CONVERSATION);
+    assert_true(2 * tq3 >= 9 * f16);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_longest_kept_beginning_is_found),
         cmocka_unit_test(what_is_worth_least_goes_first),
         cmocka_unit_test(the_budget_is_kept_to),
         cmocka_unit_test(it_agrees_with_a_plain_list),
+        cmocka_unit_test(a_budget_keeps_4_5_times_as_many_tokens_warm_as_f16),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -328,6 +328,34 @@ static void deep_nesting_does_not_end_the_process(void **state) {
 }
 
 /* A pattern that backtracks without end is stopped, with a text. */
+/* Each step doubles the text, or every place of the text begins a long token. */
+static void a_text_that_grows_without_end_is_stopped(void **state) {
+    (void)state;
+    static char json[40000];
+    tq_tokenizer *tokenizer;
+    tq_error err = {0};
+    tq_ids ids = {0};
+    size_t n = (size_t)sprintf(json, "{" LEVEL "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
+    for (int i = 0; i < 60; i++) {
+        n += (size_t)sprintf(json + n, "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}",
+                             i ? "," : "");
+    }
+    sprintf(json + n, "]}," MODEL "}");
+    assert_int_equal(tq_tokenizer_new(json, strlen(json), "t", &tokenizer, &err), TQ_OK);
+    assert_int_equal(tq_tokenizer_encode(tokenizer, "b", 1, false, &ids, &err), TQ_OK);
+    assert_int_equal(tq_tokenizer_encode(tokenizer, "a", 1, false, &ids, &err), TQ_INVALID);
+    assert_non_null(strstr(err.text, "grows"));
+    assert_int_equal(ids.n, 1);
+    free(ids.ids);
+    tq_tokenizer_free(tokenizer);
+    char name[1100];
+    memset(name, 'a', sizeof name);
+    snprintf(json, sizeof json, "{" LEVEL MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"%.1025s\"}]}", name);
+    expect_refusal(json, TQ_UNSUPPORTED, "longer than 1024 bytes");
+    snprintf(json, sizeof json, "{" LEVEL "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"%.1025s\",0]]}}", name);
+    expect_refusal(json, TQ_UNSUPPORTED, "longer than 1024 bytes");
+}
+
 static void a_pattern_that_never_ends_is_stopped(void **state) {
     (void)state;
     static const char json[] =
@@ -358,6 +386,7 @@ int main(void) {
         cmocka_unit_test(a_regex_that_two_engines_read_differently_is_refused),
         cmocka_unit_test(a_lying_file_is_refused),
         cmocka_unit_test(deep_nesting_does_not_end_the_process),
+        cmocka_unit_test(a_text_that_grows_without_end_is_stopped),
         cmocka_unit_test(a_pattern_that_never_ends_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

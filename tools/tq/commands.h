@@ -11,5 +11,7 @@ int cmd_quality(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_codecs(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 
 #endif

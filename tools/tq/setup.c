@@ -75,10 +75,14 @@ int setup_model_reporting(const char *command, const model_options *o, void (*pr
                           "the bundled model (bookworm) was found neither beside the program nor in %s; "
                           "name a model with --model DIR or TQ_MODEL",
                           TQ_MODELS_SOURCE_DIR);
-    int code = model_name_resolve(command, path, resolved);
+    int64_t limit;
+    int code = options_get_memory(command, o, &limit);
+    if (code != OPTIONS_RUN) return code;
+    code = model_name_resolve(command, path, resolved);
     if (code != EXIT_SUCCESS) return code;
     path = resolved;
-    tq_model_params params = {.n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx};
+    tq_model_params params = {
+        .n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx, .memory_limit = limit};
     tq_error err;
     tq_status status = tq_model_open(path, &params, out, &err);
     if (status == TQ_OK) return EXIT_SUCCESS;
@@ -103,6 +107,9 @@ int setup_session(const char *command, tq_model *model, const tq_cache_config *c
     params.ctx = ctx;
     tq_error err;
     tq_status status = tq_session_new(model, &params, out, &err);
+    int most = tq_model_get_info(model)->max_context;
+    if (status == TQ_OK && ctx == 0 && tq_session_ctx(*out) < most)
+        fprintf(stderr, "note: there is memory for a context of %d tokens of the model's %d\n", tq_session_ctx(*out), most);
     if (status == TQ_OK) return EXIT_SUCCESS;
     setup_fail(command, "%s", err.text);
     return status == TQ_INVALID ? EXIT_USAGE : EXIT_FAILURE;

@@ -9,6 +9,7 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
+#include "backend/cpu/attend_page_amx.h"
 
 #if defined(__linux__)
 static bool may_use_tiles(void) {
@@ -27,4 +28,9 @@ static bool runs_here(void) {
     return tiles && tiles_int8 && tiles_bf16 && avx512_bf16 && may_use_tiles();
 }
 
-const tq_kernels tq_kernels_amx = KERNEL_TABLE("amx", runs_here);
+#include "backend/cpu/matmul_amx.h"
+
+const tq_kernels tq_kernels_amx = {
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
+};
