@@ -699,8 +699,8 @@ def keys_are_asked_for():
 
 def hosts_and_origins_are_checked():
     with Server(TQ, "--cors-origin", "https://chat.example", "--allowed-host", "box.lan") as s:
-        for host, status in (("127.0.0.1", 200), ("localhost:8080", 200), ("[::1]:1", 200), ("box.lan", 200), ("evil.example", 403),
-                             ("127.0.0.1.evil.example", 403), ("", 400), ("a b", 400)):
+        for host, status in (("127.0.0.1", 200), ("localhost:8080", 200), ("[::1]:1", 200), ("box.lan", 200), ("192.168.1.5:80", 200), ("evil.example", 403),
+                             ("127.0.0.1.evil.example", 403), ("192.168.1.5x", 403), ("a:b:c", 400), ("", 400), ("a b", 400)):
             equal((host, request(s.port, "GET", "/v1/models", headers={"Host": host})[0]), (host, status))
         for origin, status in (("https://chat.example", 200), (f"http://127.0.0.1:{s.port}", 200), ("https://evil.example", 403), ("null", 403),
                                ("http://localhost:3000", 403)):

@@ -200,7 +200,7 @@ static bool check_host(exchange *x) {
     if (!header || !find_host(header, strlen(header), &host, &host_n))
         return api_fail(&x->refusal, 400, NULL, "invalid_host", "Host: want the server's name, got %s",
                         header ? "something else" : "none");
-    if (is_loopback_name(host, host_n) || word_list_has(c->hosts, host, host_n, true)) return true;
+    if (is_loopback_name(host, host_n) || is_numeric_host(host, host_n) || word_list_has(c->hosts, host, host_n, true)) return true;
     api_fail(&x->refusal, 403, NULL, "host_not_allowed",
              "Host: '%.*s' is none of this server's names (a page may have led a browser here); --allowed-host adds one",
              (int)(host_n < 200 ? host_n : 200), host);

@@ -103,6 +103,14 @@ bool is_loopback_name(const char *host, size_t n) {
     return dots == 3; /* a name that ends in a number is an address to every resolver */
 }
 
+bool is_numeric_host(const char *host, size_t n) {
+    if (n == 0) return false;
+    if (memchr(host, ':', n)) return true; /* of IPv6: find_host lets a colon stand between brackets only */
+    for (size_t i = 0; i < n; i++)
+        if (!isdigit((unsigned char)host[i]) && host[i] != '.') return false;
+    return true;
+}
+
 static size_t skip_scheme(const char *origin, size_t n) {
     if (n > 7 && strncasecmp(origin, "http://", 7) == 0) return 7;
     if (n > 8 && strncasecmp(origin, "https://", 8) == 0) return 8;

@@ -30,6 +30,9 @@ bool find_host(const char *header, size_t n, const char **host, size_t *host_n);
 /* Loopback's own names: localhost, *.localhost, 127.x.x.x, ::1. */
 bool is_loopback_name(const char *host, size_t n);
 
+/* An address in numbers, of either kind: no name that somebody could point elsewhere. */
+bool is_numeric_host(const char *host, size_t n);
+
 /* Is an Origin header the same as "http(s)://HOST", HOST as the Host header has it? */
 bool origin_is_host(const char *origin, size_t n, const char *host_header, size_t host_n);
 

@@ -1,5 +1,6 @@
 /* cmd_serve.c: `tq serve`: its options, and what they come to as settings of the server. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "../server/server.h"
 #include "commands.h"
@@ -100,6 +101,8 @@ int cmd_serve(int argc, char **argv) {
     if (code != OPTIONS_RUN) return code;
     if (s.sampling.seed_given)
         return options_usage_error(&o, "--seed: a server whose requests all had the same seed would repeat itself; requests give their own");
+    /* A name of the hub is the model's name; a path gives its last part. */
+    if (!c->alias && s.model.model && access(s.model.model, F_OK) != 0) c->alias = s.model.model;
     c->api_keys = getenv("TQ_API_KEY");
     c->cache_bytes = (int64_t)s.cache_mib << 20;
     c->max_body_bytes = (int64_t)s.max_body_mib << 20;
