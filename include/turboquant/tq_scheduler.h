@@ -99,6 +99,7 @@ typedef struct tq_token_logprob {
 /* What a request holds.  Pages in the order of the tokens: shared ones, own ones; the exact rows are the first and the
  * last tokens. */
 typedef struct tq_request_cache {
+    char kv[64]; /* the codec in use: of "auto" what it came to */
     int tokens, packed_tokens, exact_tokens, forgotten_tokens; /* as tq_cache_stats has them */
     int packed_pages, shared_pages; /* of TQ_PAGE_TOKENS tokens; of the layer that has packed the most.  Shared: held by
                                      * other requests or by the tree too; they are not among packed_pages */
@@ -218,6 +219,7 @@ typedef struct tq_slot_stats {
 } tq_slot_stats;
 
 typedef struct tq_scheduler_stats {
+    char kv[64]; /* the codec in use for requests that name none */
     int ctx, parallel, queue_limit, prefill_chunk;
     int queued, running;
     bool draining;

@@ -94,6 +94,7 @@ static tq_status try_cache(tq_scheduler *s, tq_error *err) {
     tq_cache_params params = tq_scheduler_cache_params(s, NULL);
     tq_cache *cache;
     TQ_TRY(tq_cache_new_within(s->model->backend, &params, s->params.prefill_chunk, &s->budget, &cache, err));
+    memcpy(s->stats.kv, cache->kv, sizeof s->stats.kv);
     tq_cache_free(cache);
     s->scratch_bytes = s->budget.scratch_bytes;
     return check_fits(s, NULL, 1, err);

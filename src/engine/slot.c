@@ -309,6 +309,7 @@ static void get_cache(const tq_slot *slot, tq_request_cache *out) {
     tq_cache_get_stats(slot->cache, &stats);
     *out = (tq_request_cache){.tokens = stats.tokens, .packed_tokens = stats.packed_tokens, .exact_tokens = stats.exact_tokens,
                               .forgotten_tokens = stats.forgotten_tokens, .bytes = stats.bytes, .f16_bytes = stats.f16_bytes};
+    memcpy(out->kv, slot->cache->kv, sizeof out->kv);
     const tq_cache_layer *fullest = &slot->cache->layers[0];
     for (int l = 1; l < slot->cache->params.n_layers; l++)
         if (slot->cache->layers[l].store.n_packed > fullest->store.n_packed) fullest = &slot->cache->layers[l];

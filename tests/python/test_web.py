@@ -10,11 +10,13 @@ import re
 import tempfile
 import time
 import traceback
+import urllib.parse
 import urllib.request
 
 from playwright.sync_api import expect
 
 import tally
+from server_process import events_of, request
 from tally import check, finish
 from web_page import ANSWER_MS, ROOT, Visit, chromium, get_json, said, served, sse
 
@@ -149,6 +151,19 @@ def a_document_becomes_packed_pages(browser, url):
         cached = int(v.page.locator("#panel dd").nth(3).inner_text().replace(",", ""))
         check(cached > 0.7 * want, f"{cached} of {want} tokens came from the cache")
         return v.errors
+
+
+@test
+def the_cache_is_reported_while_it_grows(browser, url):
+    body = {"messages": [{"role": "user", "content": DOCUMENT}], "stream": True, "max_tokens": 60, "timings_per_token": True, "cache_prompt": False}
+    status, _, got = request(urllib.parse.urlsplit(url).port, "POST", "/v1/chat/completions", body)  # checks the contract
+    chunks = [json.loads(event) for event in events_of(got) if event != "[DONE]"]
+    reports = [chunk["turboquant"]["tokens"] for chunk in chunks if "turboquant" in chunk and not chunk["choices"]]
+    check(status == 200 and len(reports) >= 2 and reports == sorted(reports) and reports[0] < reports[-1], f"tokens in the reports: {reports}")
+    body["timings_per_token"] = False
+    _, _, got = request(urllib.parse.urlsplit(url).port, "POST", "/v1/chat/completions", body)
+    check(sum('"turboquant"' in event for event in events_of(got)) == 1, "the cache is reported to who did not ask for it")
+    return []
 
 
 @test

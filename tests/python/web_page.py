@@ -3,12 +3,11 @@ import contextlib
 import json
 import pathlib
 import re
-import subprocess
-import tempfile
-import time
 import urllib.request
 
 from playwright.sync_api import expect, sync_playwright
+
+from server_process import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHROMIUM = "/usr/bin/chromium"
@@ -23,34 +22,11 @@ addEventListener("securitypolicyviolation", (event) =>
 
 @contextlib.contextmanager
 def served(tq, *options):
-    """A server with the bundled model on a free port: its URL."""
-    with tempfile.TemporaryFile() as log:
-        command = [tq, "serve", "--model", str(ROOT / "models/bookworm"), "--port", "0", *options]
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield wait_for_server(server, log)
-        finally:
-            server.terminate()
-            code = server.wait(timeout=20)
-            if code != 0:
-                log.seek(0)
-                raise AssertionError(f"tq serve ended with {code}: {log.read().decode()[-2000:]}")
-
-
-def wait_for_server(server, log):
-    for _ in range(600):
-        log.seek(0)
-        text = log.read().decode()
-        match = re.search(r"http://[\w.:\[\]]+", text)
-        if match:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(match.group() + "/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return match.group()
-        if server.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise AssertionError(f"tq serve does not answer: {text[-2000:]}")
+    """A server with the bundled model, which must end well: its URL."""
+    with Server(tq, *options) as server:
+        yield server.url
+        code = server.stop()
+        assert code == 0, f"tq serve ended with {code}: {server.text().decode()[-2000:]}"
 
 
 class Visit:

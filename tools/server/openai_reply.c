@@ -173,7 +173,7 @@ static void write_extensions(const gen_reply *r, const reply_choice *c, jout *j)
     jout_key(j, "timings");
     reply_json_timings(j, &c->usage);
     jout_key(j, "turboquant");
-    reply_json_cache(j, r->kv, r->sinks, &c->usage);
+    reply_json_cache(j, r->sinks, &c->usage.cache);
 }
 
 static void write_text(jout *j, const char *key, const reply_text *text) {
@@ -308,9 +308,8 @@ void gen_reply_write_progress(gen_reply *r, const tq_event *e, jout *j) {
 }
 
 void gen_reply_write_cache(gen_reply *r, const tq_request_cache *cache, jout *j) {
-    tq_usage u = {.cache = *cache};
     begin_report(r, j);
     jout_key(j, "turboquant");
-    reply_json_cache(j, r->kv, r->sinks, &u);
+    reply_json_cache(j, r->sinks, cache);
     jout_end(j);
 }

@@ -124,13 +124,12 @@ static void put_run(jout *j, const char *kind, int tokens) {
     jout_end(j);
 }
 
-void reply_json_cache(jout *j, const char *kv, int sinks, const tq_usage *u) {
-    const tq_request_cache *c = &u->cache;
+void reply_json_cache(jout *j, int sinks, const tq_request_cache *c) {
     int shared = c->shared_pages * TQ_PAGE_TOKENS < c->packed_tokens ? c->shared_pages * TQ_PAGE_TOKENS : c->packed_tokens;
     int first = sinks < c->exact_tokens ? sinks : c->exact_tokens;
     if (c->packed_tokens == 0) first = 0; /* then all is one run */
     jout_object(j);
-    jout_put_string(j, "kv", kv);
+    jout_put_string(j, "kv", c->kv);
     jout_put_int(j, "tokens", c->tokens);
     jout_put_int(j, "bytes", (int64_t)c->bytes);
     jout_put_int(j, "f16_bytes", (int64_t)c->f16_bytes);

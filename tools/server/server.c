@@ -164,6 +164,7 @@ static int start_scheduler(server *s) {
     tq_scheduler_get_stats(s->scheduler, stats);
     s->ctx = stats->ctx;
     s->cache_bytes = (int64_t)stats->cache_limit;
+    memcpy(s->kv, stats->kv, sizeof s->kv);
     free(stats);
     const tq_model_info *info = tq_model_get_info(s->model);
     s->limits = (gen_limits){
@@ -185,7 +186,7 @@ static int load(server *s) {
     atomic_compare_exchange_strong(&s->phase, &loading, SERVER_READY);
     const tq_model_info *info = tq_model_get_info(s->model);
     log_line("ready: %s (%s, %s), %d tokens of context, %s cache of %lld MiB, %d at once", s->name, info->weights, info->backend, s->ctx,
-             s->config->cache.kv, (long long)(s->cache_bytes >> 20), s->config->parallel);
+             s->kv, (long long)(s->cache_bytes >> 20), s->config->parallel);
     return EXIT_SUCCESS;
 }
 

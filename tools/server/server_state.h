@@ -27,6 +27,7 @@ typedef struct server {
     long long started; /* seconds since 1970 */
     int ctx;
     int64_t cache_bytes;
+    char kv[64]; /* the codec in use for requests that name none */
     gen_limits limits;
     pthread_mutex_t reading; /* one body at a time becomes JSON and tokens: that is what takes memory */
 } server;

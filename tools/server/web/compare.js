@@ -3,6 +3,9 @@ import { el, formatBytes, formatCount, formatRate, formatSeconds } from "./dom.j
 import { Run } from "./run.js";
 import { openDialog } from "./settings.js";
 
+// Longest answers compared where the person has set no limit: a small model may go on to the end of its context.
+const MAX_TOKENS = 512;
+
 // Where texts a and b part: an index at the beginning of a word; -1: they do not, as far as both go.  whole: nothing
 // more comes, so that the end of one within the other is a parting too.
 export function partingOf(a, b, whole) {
@@ -40,7 +43,7 @@ class Side {
     if (run.state === "failed") this.text.append(el("p", { class: "said-by-server", role: "alert" }, run.error.message));
     const f = run.figures();
     this.facts.textContent = [
-      run.cache && `${formatBytes(run.cache.bytes)} of ${formatBytes(run.cache.f16_bytes)} in f16`,
+      run.cache && `${formatBytes(run.cache.bytes)}, as f16 ${formatBytes(run.cache.f16_bytes)}`,
       f.rate && `${formatRate(f.rate)} tokens/s`,
       f.ttft != null && `first after ${formatSeconds(f.ttft)}`,
       run.finish === "length" && "cut off at the longest answer",
@@ -96,7 +99,7 @@ export function openCompare({ question, body, names, first, second, keep }) {
   const start = () => {
     for (const side of sides) {
       side.run?.stop();
-      side.run = new Run({ ...body, kv: side.select.value, temperature: 0, logprobs: true, top_logprobs: 3 }, soon);
+      side.run = new Run({ max_tokens: MAX_TOKENS, ...body, kv: side.select.value, temperature: 0, logprobs: true, top_logprobs: 3 }, soon);
     }
     show();
     for (const side of sides) side.run.go();
