@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from cases import MODEL, environment, test, tq
-from harness import check, check_in
+from harness import check, check_equal, check_in
 
 DIGEST = "ab" * 32
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -83,8 +83,11 @@ def models_in_the_hub_cache_come_first_and_only_whole(tmp):
 def inspect_tells_what_a_model_is_made_of(tmp):
     text = tq("inspect", MODEL).expect(0).text
     for line in ("family      qwen2", "parameters  27.8 million in 15.7 MB (4-bit groups of 64)", "layers      8: 8 attention", "ends with <|im_end|> (2) or <|endoftext|> (0)",
-                 "template    of its own", "f16                              8192       268.4 MB", "tq3                              1632"):
+                 "template    of its own", "f16                              8192       268.4 MB"):
         check_in(line, text, "tq inspect")
+    bits = {row["codec"]: row["cache_bits"] for row in json.loads(tq("codecs", "--dim", "128", "--json").expect(0).text)}
+    for cache in json.loads(tq("inspect", MODEL, "--json", "--kv", "f16,q8,tcq3,paper-mse:3").expect(0).text)["caches"]:  # keys and values of 8 layers, 2 heads of 128
+        check_equal(cache["token_bytes"], int(bits[cache["kv"]] / 8 * 2 * 8 * 2 * 128), f"bytes a token of {cache['kv']}")
     goldens = Path(MODEL).parents[1] / "tests/goldens"
     check_in("4: 3 delta, 2 of 8 experts; 1 attention, 2 of 8 experts", tq("inspect", goldens / "qwen3_5_moe").expect(0).text, "a hybrid")
     check_in("4: 3 attention within 24 tokens; 1 attention\n", tq("inspect", goldens / "gemma3").expect(0).text, "sliding layers")
