@@ -131,7 +131,7 @@ static void fill_integer_levels(tq_codec *codec) {
 /* 1 / (d * E|u|) for a coordinate u of a uniformly random unit vector: what a sign of an orthogonal sketch is worth, so
  * that the sum of the signs' rows has the residual's own length along it.  E|u| = G(d/2) / (sqrt(pi) G((d+1)/2)). */
 static double orthogonal_step(int dim) {
-    return 1.7724538509055160273 * exp(lgamma((dim + 1) / 2.0) - lgamma(dim / 2.0)) / dim;
+    return 1.7724538509055160273 * exp(tq_log_gamma((dim + 1) / 2.0) - tq_log_gamma(dim / 2.0)) / dim;
 }
 
 static tq_status make_sketch(tq_codec *codec, uint32_t seed, tq_error *err) {

@@ -156,8 +156,8 @@ static void check_gemm(const tq_kernels *k, const weights *m, const float *x, in
     prepare(&p, k, m, x, n);
     guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
     memset(y.data, 0x7f, y.bytes);
-    for (int row0 = 0; row0 < rows; row0 += TQ_GEMM_ROWS) {
-        int n_rows = rows - row0 < TQ_GEMM_ROWS ? rows - row0 : TQ_GEMM_ROWS;
+    for (int row0 = 0; row0 < rows; row0 += k->gemm_rows) {
+        int n_rows = rows - row0 < k->gemm_rows ? rows - row0 : k->gemm_rows;
         k->gemm(&m->w, row0, n_rows, &p.in, floats(&y) + row0, ldy, floats(&p.scratch));
     }
     for (int t = 0; t < n; t++) {
@@ -193,8 +193,8 @@ static void check_matmul_nan(const tq_kernels *k) {
             x[192 + 70] = n == 2 ? NAN : INFINITY;
             prepared p;
             prepare(&p, k, &m, x, n);
-            for (int row0 = 0; row0 < 33; row0 += TQ_GEMM_ROWS) {
-                int rows = 33 - row0 < TQ_GEMM_ROWS ? 33 - row0 : TQ_GEMM_ROWS;
+            for (int row0 = 0; row0 < 33; row0 += k->gemm_rows) {
+                int rows = 33 - row0 < k->gemm_rows ? 33 - row0 : k->gemm_rows;
                 if (n <= TQ_GEMV_TOKENS) k->gemv(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
                 else k->gemm(&m.w, row0, rows, &p.in, y + row0, 33, floats(&p.scratch));
             }
@@ -217,8 +217,8 @@ static void check_plain_matrices(const tq_kernels *k) {
     tq_rng rng = {9};
     int round = 0;
     for (int kind = TQ_MATRIX_F32; kind <= TQ_MATRIX_BF16; kind++)
-        for (int s = 0; s < N_SIZES + 1; s++, round++) {
-            int cols = s < N_SIZES ? sizes[s] : 600; /* several panels */
+        for (int s = 0; s < N_SIZES + 2; s++, round++) {
+            int cols = s < N_SIZES ? sizes[s] : s == N_SIZES ? 600 : 608; /* several panels, of whole tiles or not */
             weights m = weights_new((tq_matrix_kind)kind, row_counts[round % 6], cols, 0, 0, TQ_F32, &rng);
             check_matrix(k, &m, token_counts[round % 7], &rng);
         }
@@ -238,10 +238,8 @@ static void check_affine_matrices(const tq_kernels *k) {
     for (int b = 0; b < 6; b++)
         for (int g = 0; g < 3; g++)
             for (int c = 0; c < 3; c++)
-                for (int wide = 0; wide < 3; wide++, round++) {
-                    int cols = wide == 0   ? groups[g]
-                               : wide == 1 ? 3 * groups[g]
-                                           : 384; /* one, three, more than a panel */
+                for (int wide = 0; wide < 4; wide++, round++) { /* one, three, more than a panel, more than two of tiles */
+                    int cols = wide == 0 ? groups[g] : wide == 1 ? 3 * groups[g] : wide == 2 ? 384 : 1152;
                     weights m = weights_new(TQ_MATRIX_AFFINE, row_counts[round % 5], cols, bits_of[b], groups[g],
                                             constants[c], &rng);
                     check_matrix(k, &m, token_counts[round / 5 % 5], &rng);
@@ -253,10 +251,26 @@ static void affine_matrices_of_every_width_are_multiplied(void **state) {
     each_table(check_affine_matrices);
 }
 
+/* One token takes two long rows at a time, several take one: each token must get the same bits. */
+static void check_long_rows(const tq_kernels *k) {
+    static const int groups[] = {32, 64, 128};
+    tq_rng rng = {13};
+    for (int g = 0; g < 3; g++) {
+        weights m = weights_new(TQ_MATRIX_AFFINE, 5, 6144 + 128 + 64 * (g == 1), 4, groups[g], TQ_BF16, &rng);
+        check_matrix(k, &m, 2, &rng);
+    }
+}
+
+static void long_rows_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_long_rows);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_matrices_are_multiplied),
         cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
+        cmocka_unit_test(long_rows_are_multiplied),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,8 @@ static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
 static size_t at_most(size_t a, size_t b) { return a < b ? a : b; }
 
 /* ---- matmul ------------------------------------------------------------------------------------------------------
- * A job is one input and the matrices that take it as it was prepared.  Tasks are runs of rows, which depend on the
- * matrix only: whoever runs them, however many there are, a row's sum is the same. */
+ * A job is one input and the matrices that take it as it was prepared.  Tasks are runs of rows: whoever runs them, however
+ * many there are, a row's sum is the same. */
 
 enum { JOB_PRODUCTS = 8 };
 
@@ -26,8 +26,11 @@ typedef struct matmul_job {
 } matmul_job;
 
 /* Rows of a task: a matrix-vector product's are some 32 KB of weights, and whole cache lines of y. */
-static int rows_of_task(const tq_matrix *w, int n) {
-    if (n > TQ_GEMV_TOKENS) return TQ_GEMM_ROWS;
+static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
+    if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */
+        size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, 2 * (size_t)c->base.n_threads), TQ_GEMM_ROWS);
+        return (int)at_most(share, (size_t)c->kernels->gemm_rows);
+    }
     size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / 16 * 16;
     return rows < 16 ? 16 : (int)at_most(rows, 256);
 }
@@ -65,7 +68,7 @@ static void run_products(tq_cpu_backend *c, const tq_product *products, int coun
         for (int i = 0; i < tiles; i++) prepare_task(&job, i, 0);
     else tq_pool_run(c->pool, prepare_task, &job, tiles);
     for (int p = 0; p < count; p++) {
-        job.task_rows[p] = rows_of_task(products[p].w, n);
+        job.task_rows[p] = rows_of_task(c, products[p].w, n);
         job.first_task[p + 1] = job.first_task[p] + ceil_div((size_t)products[p].w->rows, (size_t)job.task_rows[p]);
     }
     tq_pool_run(c->pool, matmul_task, &job, job.first_task[count]);

@@ -15,10 +15,11 @@
 #include "codec/trellis.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
- * Vector i of several stands at i * stride; sum is the sum of its wide values. */
+ * Vector i of several: its wide places stand at i * stride, its high bytes at i * 2 stride and its low ones stride bytes after
+ * them, so that the bytes of several are the rows of one matrix.  sum is the sum of its wide values. */
 typedef struct tq_int_vectors {
     int16_t *wide;
-    int8_t *high, *low;
+    int8_t *high, *low; /* low = high + stride */
     float *step;
     int32_t *sum;
     int stride; /* a multiple of 64 */
@@ -48,13 +49,39 @@ typedef struct tq_page_softmax {
     float keep[TQ_PAGE_QUERIES], bring[TQ_PAGE_QUERIES];
 } tq_page_softmax;
 
+/* A page whose codecs are planar on both sides, with `n` rows in it. */
+typedef struct tq_planar_page {
+    tq_page_codes keys, values;
+    const uint16_t *key_scales, *centre, *value_scales;
+    int dim, n;
+} tq_planar_page;
+
+/* Query rows on their way over such pages.  The softmax of a row is relative to max, which is near its largest score but not
+ * equal to it. */
+typedef struct tq_page_rows {
+    int n;
+    const float *q;         /* (n, dim), scaled, in the keys' basis */
+    tq_int_vectors q_int;   /* the same; as many as there are, rounded up to TQ_PAGE_QUERIES, may be read */
+    float *max, *sum, *acc; /* (n), (n), (n, dim) */
+    void *scratch;          /* tq_page_rows_bytes(dim), aligned to 64 */
+    const uint8_t *ready;   /* the table's own: the key codes whose levels are in scratch; NULL before the first page */
+} tq_page_rows;
+
+/* Levels of both sides in tiles of whole registers; products of keys with two blocks of TQ_PAGE_QUERIES rows, of values with
+ * one; and its weights. */
+static inline size_t tq_page_rows_bytes(int dim) {
+    size_t dims = ((size_t)dim + 63) / 64 * 64;
+    return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
+}
+
 /* Activations x (n, cols) as the products with a matrix want them.
  *
  * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
  * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
  * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
  * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
- * Many tokens: floats in tiles, whose tokens are interleaved.
+ * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
+ * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
  * The order of values is the table's own (matmul_body.h): a prepared input belongs to the table that made it. */
 typedef struct tq_matmul_input {
@@ -67,14 +94,16 @@ typedef struct tq_matmul_input {
 enum {
     TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
     TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_TILES_ROWS = 256, /* the same where tiles multiply: the most of any table */
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
-    TQ_GEMM_TOKENS = 264, /* tokens that gemm takes at a time: a multiple of every table's tile */
+    TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
     TQ_MATMUL_PAD = 128,  /* columns are filled up to a multiple of this */
+    TQ_TILES_SCRATCH = 128 * 1024, /* floats: 256 rows of 256 columns in tiles three times, and their constants */
 };
 
 static inline size_t tq_matmul_padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 static inline size_t tq_matmul_input_count(int cols) {
-    return (size_t)TQ_GEMM_TOKENS * tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD);
+    return (size_t)TQ_GEMM_TOKENS * tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD) / 2 * 3; /* six bytes a value, for tiles */
 }
 /* Groups have 16 values or more; their number is filled up to whole registers. */
 static inline size_t tq_matmul_step_count(int cols) {
@@ -84,6 +113,7 @@ static inline size_t tq_matmul_step_count(int cols) {
 static inline size_t tq_matmul_scratch(int cols) {
     size_t gemv = tq_matmul_padded((size_t)cols, TQ_MATMUL_PAD) + tq_matmul_step_count(cols);
     size_t gemm = 2 * TQ_GEMM_ROWS * TQ_GEMM_DEPTH + TQ_GEMM_ROWS * TQ_GEMM_TOKENS;
+    if (gemm < TQ_TILES_SCRATCH) gemm = TQ_TILES_SCRATCH;
     return gemv > gemm ? gemv : gemm;
 }
 /* Tokens that matmul_prepare takes at a time: n of them make ceil(n / this) calls. */
@@ -98,6 +128,7 @@ typedef struct tq_kernels {
 
     /* ---- weights */
     int gemm_tile; /* tokens of a whole tile */
+    int gemm_rows; /* rows that gemm takes at a time, at most: TQ_GEMM_ROWS, or TQ_TILES_ROWS */
     /* May n tokens prepared for matrix a be used with b? */
     bool (*matmul_same_input)(const tq_matrix *a, const tq_matrix *b, int n);
     /* Prepare tile `index` of the input for products with w: tokens index * tq_matmul_tile(n, gemm_tile) and on. */
@@ -105,7 +136,7 @@ typedef struct tq_kernels {
     /* y[t * ldy + i] = W[row0 + i] . x[t] for i < n_rows and all tokens, of which there are at most TQ_GEMV_TOKENS: a
      * token's result is the same, bit for bit, however many there are. */
     void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
-    /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= TQ_GEMM_ROWS.  scratch of both: tq_matmul_scratch(cols) floats. */
+    /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= gemm_rows.  scratch of both: tq_matmul_scratch(cols) floats. */
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
     /* Row `row` of W -> (cols) floats. */
     void (*unpack_row)(const tq_matrix *w, int row, float *dst);
@@ -174,6 +205,13 @@ typedef struct tq_kernels {
     /* acc_i = acc_i * keep_i + dots * bring_i * step_i / 127, for 16 n_tiles places at acc + i * acc_stride */
     void (*page_values)(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,
                         int acc_stride);
+
+    /* ---- planar pages in one step, for instruction sets that gain by it; NULL: by the steps above */
+    /* Before and after a thread's run of calls of attend_page with n_rows rows each. */
+    void (*begin_pages)(int n_rows);
+    void (*end_pages)(void);
+    /* What the steps above do, for any number of rows: max, sum and acc take the page in.  seen: of each row. */
+    void (*attend_page)(const tq_planar_page *page, const tq_key_range *seen, tq_page_rows *rows);
 
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;

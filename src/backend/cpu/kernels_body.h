@@ -324,8 +324,8 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         vi value = (vi)shifted - (vi)spread(12582912.0f);
         vi upper = (value + 128) >> 8; /* low in -128..127, high in -127..127 */
         store_i16(out->wide + at + i, value);
-        store_i8(out->high + at + i, upper);
-        store_i8(out->low + at + i, value - (upper << 8));
+        store_i8(out->high + 2 * at + i, upper);
+        store_i8(out->low + 2 * at + i, value - (upper << 8));
         sum += (vu)value;
     }
     uint32_t total = 0;
@@ -341,18 +341,19 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 #include "backend/cpu/matmul_body.h"
 #include "backend/cpu/kernels_layers.h"
 
+/* The entries of a table, in parts, so that a set may have its own for some. */
+#define MATMUL_KERNELS                                                                                                 \
+    .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
+#define PAGE_KERNELS                                                                                                   \
+    .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                        \
+    .unpack_pairs = unpack_pairs,                                                                                      \
+    .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
+    .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values
+#define OTHER_KERNELS                                                                                                  \
+    .gemv = gemv, .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                    \
+    .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                          \
+    .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int, .trellis_encode = trellis_encode,    \
+    .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu, .sigmoid_mul = sigmoid_mul,                \
+    .soft_cap = soft_cap, .delta_step = delta_step
 #define KERNEL_TABLE(set_name, runs)                                                                                   \
-    {                                                                                                                  \
-        .name = set_name, .runs_here = runs, .gemm_tile = GEMM_TOKENS,                          \
-        .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemv = gemv, .gemm = gemm,          \
-        .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                              \
-        .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                      \
-        .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int,                                  \
-        .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                    \
-        .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                              \
-        .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values,                        \
-        .trellis_encode = trellis_encode,                                                                              \
-        .unpack_pairs = unpack_pairs,                                                                                  \
-        .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu,                    \
-        .sigmoid_mul = sigmoid_mul, .soft_cap = soft_cap, .delta_step = delta_step,                                                                            \
-    }
+    { .name = set_name, .runs_here = runs, MATMUL_KERNELS, PAGE_KERNELS, OTHER_KERNELS }

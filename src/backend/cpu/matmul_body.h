@@ -20,6 +20,8 @@ enum {
     RUN = 8 * VL,            /* 4-bit codes of a register */
     BYTES = 4 * VL,          /* of a register */
     GEMV_BLOCK = 4,          /* tokens whose sums stay in registers while a row is unpacked */
+    GEMV_LONG = 6144,        /* columns whose words, 4 bytes each, leave no room in L1: two rows take them at a time */
+    CONSTANTS_AHEAD = 1024,  /* bytes of scales that are fetched ahead */
     GEMV_AHEAD = 4096,       /* bytes of prefetching: across the ends of pages, where the processor's own stops */
 };
 
@@ -235,6 +237,9 @@ INLINE void row_constants(const tq_matrix *w, int row, const tq_matmul_input *in
     for (int t = 0; t < tokens; t++) sums[t] = (vf){0};
     for (int g = 0; g < groups; g += VL) {
         vf scales, biases;
+        size_t ahead = (at + (size_t)g) * (w->scale_dtype == TQ_F32 ? 4 : 2) + CONSTANTS_AHEAD;
+        __builtin_prefetch((const char *)w->scales + ahead);
+        __builtin_prefetch((const char *)w->biases + ahead);
         if (at + (size_t)g + VL <= end) {
             scales = affine_constants(w->scales, at + (size_t)g, w->scale_dtype);
             biases = affine_constants(w->biases, at + (size_t)g, w->scale_dtype);
@@ -305,6 +310,38 @@ INLINE void dot_row4(const uint8_t *stream, int cols, const int16_t *wide, size_
             dot_run4(codes, wide + (size_t)t * token_stride + 2 * col, run_scales(products + t * product_stride, col, group), &sum[t]);
     }
     for (int t = 0; t < tokens; t++) out[t] = sum_lanes(sum[t]);
+}
+
+/* Two rows and one token: its words are loaded for both.  The same sums as of a row alone, bit for bit. */
+INLINE void dot_two_rows4(const uint8_t *stream, size_t row_bytes, int cols, const int16_t *wide, const float *products,
+                          int product_stride, float *out, const int group) {
+    vf sum[2] = {{0}, {0}};
+    size_t ahead = 2 * row_bytes > GEMV_AHEAD ? 2 * row_bytes : GEMV_AHEAD; /* the next two rows, where rows are long */
+    for (int col = 0; col < cols; col += RUN, stream += BYTES) {
+        vw codes[2][4];
+        vi high[2] = {{0}, {0}}, low[2] = {{0}, {0}};
+        for (int r = 0; r < 2; r++) {
+            const uint8_t *at = stream + (size_t)r * row_bytes;
+            uint8_t rest[BYTES] = {0};
+            if (cols - col < RUN) { /* wide is 0 behind the last column */
+                memcpy(rest, at, (size_t)(cols - col) / 2);
+                at = rest;
+            } else {
+                __builtin_prefetch(at + ahead);
+            }
+            split_codes(at, codes[r]);
+        }
+        for (int j = 0; j < 4; j++) {
+            vw upper = load_wide(wide + 2 * col + j * 2 * VL), lower = load_wide(wide + 2 * col + RUN + j * 2 * VL);
+            for (int r = 0; r < 2; r++) {
+                high[r] = pair_sums(high[r], codes[r][j], upper);
+                low[r] = pair_sums(low[r], codes[r][j], lower);
+            }
+        }
+        for (int r = 0; r < 2; r++)
+            sum[r] += (to_float(low[r]) * 0x1p-16f + to_float(high[r])) * run_scales(products + r * product_stride, col, group);
+    }
+    for (int r = 0; r < 2; r++) out[r] = sum_lanes(sum[r]);
 }
 
 /* The same with codes as bytes: groups are whole registers. */
@@ -378,11 +415,35 @@ static const gemv_affine_fn gemv_affine_fns[2][3][GEMV_BLOCK] = {
     {GEMV_AFFINE_ROW(nibbles, 32), GEMV_AFFINE_ROW(nibbles, 64), GEMV_AFFINE_ROW(nibbles, 128)},
 };
 
+/* One token, 4 bits, two rows at a time. */
+INLINE void gemv_pairs(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, float *scratch, const int group) {
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    const int16_t *wide = (const int16_t *)(const void *)in->prepared;
+    int stride = padded_groups(w), groups = w->cols / group;
+    for (int i = 0; i < n_rows; i += 2) {
+        float biased[2];
+        for (int r = 0; r < 2; r++) row_constants(w, row0 + i + r, in, 0, groups, stride, scratch + r * stride, &biased[r], 1);
+        dot_two_rows4((const uint8_t *)w->data + (size_t)(row0 + i) * row_bytes, row_bytes, w->cols, wide, scratch, stride, y + i, group);
+        for (int r = 0; r < 2; r++) y[i + r] += biased[r];
+    }
+}
+
+static __attribute__((noinline)) void gemv_long_rows(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y,
+                                                     float *scratch) {
+    if (w->group_size == 32) gemv_pairs(w, row0, n_rows, in, y, scratch, 32);
+    else if (w->group_size == 64) gemv_pairs(w, row0, n_rows, in, y, scratch, 64);
+    else gemv_pairs(w, row0, n_rows, in, y, scratch, 128);
+}
+
 /* Few rows at a time, so that those for the first tokens are still in L1 for the last. */
 static void gemv_affine(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
     const gemv_affine_fn *fns = gemv_affine_fns[w->bits == 4][w->group_size / 64]; /* 32, 64, 128 -> 0, 1, 2 */
-    int at_a_time = in->n > GEMV_BLOCK ? 4 : n_rows;
-    for (int i = 0; i < n_rows; i += at_a_time) {
+    int at_a_time = in->n > GEMV_BLOCK ? 4 : n_rows, first = 0;
+    if (in->n == 1 && w->bits == 4 && w->cols >= GEMV_LONG) {
+        first = n_rows / 2 * 2;
+        gemv_long_rows(w, row0, first, in, y, scratch);
+    }
+    for (int i = first; i < n_rows; i += at_a_time) {
         int rows = n_rows - i < at_a_time ? n_rows - i : at_a_time;
         for (int t = 0; t < in->n; t += GEMV_BLOCK) {
             int tokens = in->n - t < GEMV_BLOCK ? in->n - t : GEMV_BLOCK;

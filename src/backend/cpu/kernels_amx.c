@@ -1,0 +1,36 @@
+/* kernels_amx.c: AVX-512 with tiles of int8 and bf16, Sapphire Rapids and later.  What has no use for tiles is AVX-512's.
+ *
+ * The state of tiles is large, so Linux wants to be asked for it, once a process; elsewhere this table does not run. */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#include <cpuid.h>
+
+#include "backend/cpu/kernels_avx512.h"
+#include "backend/cpu/attend_page_amx.h"
+
+#if defined(__linux__)
+static bool may_use_tiles(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#else
+static bool may_use_tiles(void) { return false; }
+#endif
+
+static bool runs_here(void) {
+    unsigned a, b, c, d, bf16, unused;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!__get_cpuid_count(7, 1, &bf16, &unused, &unused, &unused)) return false;
+    bool tiles = d >> 24 & 1, tiles_int8 = d >> 25 & 1, tiles_bf16 = d >> 22 & 1, avx512_bf16 = bf16 >> 5 & 1;
+    return tiles && tiles_int8 && tiles_bf16 && avx512_bf16 && may_use_tiles();
+}
+
+#include "backend/cpu/matmul_amx.h"
+
+const tq_kernels tq_kernels_amx = {
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
+};

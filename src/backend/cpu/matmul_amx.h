@@ -1,0 +1,508 @@
+/* matmul_amx.h: products with many tokens on tiles.  Part of kernels_amx.c.
+ *
+ * AFFINE matrices: a token is rounded to integers of 24 bits against its largest value, which is what a float32 sum would keep of it,
+ * and those are taken apart into three planes of bytes.  Planes times codes are exact sums of 32 bits, a tile a plane and group; the
+ * vector unit puts the three together and multiplies by the group's scales.  Biases are multiplied with the groups' sums in bf16
+ * tiles, both in three parts.
+ *
+ *     tile A: 16 tokens x 64 columns      tile B: 16 quads of columns x 16 rows of W      tile C: 16 tokens x 16 rows
+ *
+ * Every other matrix but F32: a token's value is the sum of three bf16 numbers, and so is a weight; bf16 weights are one, f16 ones
+ * two.  Products of parts that matter in float32 are summed in float tiles, of 32 columns each.
+ *
+ * Codes stand as the nibbles of a dword come apart, eight at a time: 0, 2, 4, 6, 1, 3, 5, 7. */
+
+enum {
+    SIDE = 16, TILE_BYTES = 1024, TILE_FLOATS = 256,
+    ROW_TILES = TQ_TILES_ROWS / SIDE,
+    AMX_TOKENS = 48, /* of a call of matmul_prepare: tiles of every kind */
+    /* codes */
+    PLANES = 3, CODE_COLS = 64,
+    CODE_CHUNK = 512,                       /* columns between two visits to y: 16 tokens of them stay in L1 */
+    CHUNK_GROUPS = CODE_CHUNK / 32,         /* of the smallest group */
+    SUM_GROUPS = 4,                         /* of a tile of sums, eight places each */
+    SUM_BYTES = CHUNK_GROUPS / SUM_GROUPS * TILE_BYTES,
+    /* floats */
+    PARTS = 3, FLOAT_COLS = 32,
+    FLOAT_CHUNK = 256,                      /* whole blocks of every type */
+};
+
+/* How a matrix wants many tokens: 0: as floats; 1: as parts; more: as planes, and its group's sums. */
+static int tiled_kind(const tq_matrix *w) {
+    int cols = w->kind == TQ_MATRIX_AFFINE ? CODE_COLS : FLOAT_COLS;
+    if (w->kind == TQ_MATRIX_F32 || w->cols % cols) return 0;
+    return w->kind == TQ_MATRIX_AFFINE ? w->group_size : 1;
+}
+
+static bool matmul_same_input_amx(const tq_matrix *a, const tq_matrix *b, int n) {
+    return n > TQ_GEMV_TOKENS ? tiled_kind(a) == tiled_kind(b) : matmul_same_input(a, b, n);
+}
+
+static int chunks_of(int cols) { return (cols + CODE_CHUNK - 1) / CODE_CHUNK; }
+
+/* ---- where prepared tokens stand: tile `index` of 16 */
+
+/* (columns / 64, planes) tiles of bytes */
+static uint8_t *planes_of(const tq_matmul_input *in, int index) {
+    return (uint8_t *)in->prepared + (size_t)index * SIDE * PLANES * (size_t)in->cols;
+}
+/* (chunk, groups / 4) tiles of bf16: of each group its sum's parts 0, 1, 2, 0, 1, 0 */
+static uint8_t *sums_of(const tq_matmul_input *in, int index) {
+    return (uint8_t *)in->prepared + (size_t)TQ_GEMM_TOKENS * PLANES * (size_t)in->cols +
+           (size_t)index * (size_t)chunks_of(in->cols) * SUM_BYTES;
+}
+/* What 1 of the integers is worth. */
+static float *steps_of(const tq_matmul_input *in, int index) {
+    return (float *)(void *)sums_of(in, TQ_GEMM_TOKENS / SIDE) + index * SIDE;
+}
+/* (columns / 32, parts) tiles of bf16 */
+static uint8_t *parts_of(const tq_matmul_input *in, int index) {
+    return (uint8_t *)in->prepared + (size_t)index * SIDE * 2 * PARTS * (size_t)in->cols;
+}
+
+/* ---- bf16 */
+
+INLINE vi nearest_bf16(vf x) { return (vi)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x)); }
+
+/* Parts of a lane's value, in its lower word. */
+INLINE void split_lanes(vf x, vi part[PARTS]) {
+    for (int i = 0; i < PARTS; i++) {
+        part[i] = nearest_bf16(x);
+        x -= (vf)(part[i] << 16);
+    }
+}
+
+/* Parts of 32 values. */
+INLINE void split_values(const float *x, int parts, vi *part) {
+    vf a = load(x), b = load(x + VL);
+    for (int i = 0; i < parts; i++) {
+        __m512i words = (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+        a -= (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16);
+        b -= (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16);
+        part[i] = (vi)words;
+    }
+}
+
+/* ---- preparing activations */
+
+enum { PLANE_TOP = 127 * 65536 }; /* the largest integer: digits are -128..127 */
+
+/* The first places of VPERMI2B's result: byte `byte` of 32 integers, as codes stand; then the next byte of them. */
+static __m512i plane_places(int byte) {
+    static const uint8_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    uint8_t places[64];
+    for (int i = 0; i < 32; i++) {
+        places[i] = (uint8_t)(4 * (i / 8 * 8 + order[i % 8]) + byte);
+        places[32 + i] = (uint8_t)(places[i] - 1);
+    }
+    return _mm512_loadu_si512(places);
+}
+
+/* Parts of the sums of a token's groups within a chunk, as floats; groups that are not there are 0. */
+static void store_group_sums(const float *sums, uint8_t *to) {
+    vi part[PARTS];
+    split_lanes(load(sums), part);
+    vi dwords[4] = {part[0] | part[1] << 16, part[2] | part[0] << 16, part[1] | part[0] << 16, {0}};
+    uint32_t places[4][VL];
+    for (int i = 0; i < 4; i++) memcpy(places[i], &dwords[i], sizeof dwords[i]);
+    for (int g = 0; g < CHUNK_GROUPS; g++)
+        for (int i = 0; i < 4; i++)
+            memcpy(to + g / SUM_GROUPS * TILE_BYTES + g % SUM_GROUPS * 16 + i * 4, &places[i][g], 4);
+}
+
+/* 32 values to three planes; returns their sum (wraps where a value is not finite). */
+INLINE int32_t put_byte_planes(const float *x, float inverse, __m512i upper_places, __m512i lower_places, uint8_t *to) {
+    vi a = (vi)_mm512_cvtps_epi32((__m512)(load(x) * inverse)), b = (vi)_mm512_cvtps_epi32((__m512)(load(x + VL) * inverse));
+    /* with 128 more in every byte, bytes carry as digits of -128..127 do; then it is taken away again: the sign bit */
+    __m512i shifted_a = (__m512i)((vu)a + 0x808080), shifted_b = (__m512i)((vu)b + 0x808080), sign = _mm512_set1_epi8(-128);
+    __m512i upper = _mm512_xor_si512(_mm512_permutex2var_epi8(shifted_a, upper_places, shifted_b), sign);
+    __m512i lower = _mm512_xor_si512(_mm512_permutex2var_epi8(shifted_a, lower_places, shifted_b), sign);
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm512_castsi512_si256(upper));
+    _mm256_storeu_si256((__m256i *)(void *)(to + TILE_BYTES), _mm512_extracti64x4_epi64(upper, 1));
+    _mm256_storeu_si256((__m256i *)(void *)(to + 2 * TILE_BYTES), _mm512_extracti64x4_epi64(lower, 1));
+    return _mm512_reduce_add_epi32((__m512i)((vu)a + (vu)b));
+}
+
+/* A token's planes from `to` on, rows 64 bytes apart from tile to tile; sums; returns its step. */
+static float prepare_planes(const float *x, int cols, int group, uint8_t *to, uint8_t *sums_to) {
+    __m512i upper_places = plane_places(2), lower_places = plane_places(1);
+    vf tops[2] = {{0}, {0}}, poison[2] = {{0}, {0}}; /* poison: 0, or NaN if a value is not finite; it goes into the step */
+    for (int i = 0; i < cols; i += 2 * VL)
+        for (int j = 0; j < 2; j++) {
+            vf v = load(x + i + j * VL);
+            tops[j] = max_magnitude(v, tops[j]);
+            poison[j] += v * 0.0f;
+        }
+    float top = max_lanes(max_vf(tops[0], tops[1]));
+    float inverse = top > 1e-29f ? PLANE_TOP / top : 0.0f; /* less is nothing, and its inverse no float */
+    float sums[VL] = {0}; /* of a chunk */
+    for (int k = 0; k < cols; k += 32) {
+        uint8_t *at = to + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
+        sums[k % CODE_CHUNK / group] += (float)put_byte_planes(x + k, inverse, upper_places, lower_places, at); /* below 2^29 */
+        if (k % CODE_CHUNK == CODE_CHUNK - 32 || k == cols - 32) {
+            store_group_sums(sums, sums_to + k / CODE_CHUNK * SUM_BYTES);
+            memset(sums, 0, sizeof sums);
+        }
+    }
+    return top / PLANE_TOP + sum_lanes(poison[0] + poison[1]);
+}
+
+static void prepare_parts(const float *x, int cols, uint8_t *to) {
+    for (int k = 0; k < cols; k += FLOAT_COLS, to += PARTS * TILE_BYTES) {
+        vi part[PARTS];
+        split_values(x + k, PARTS, part);
+        for (int i = 0; i < PARTS; i++) _mm512_storeu_si512(to + i * TILE_BYTES, (__m512i)part[i]);
+    }
+}
+
+static void prepare_tokens(const tq_matmul_input *in, int index, int kind) {
+    for (int t = 0; t < SIDE && index * SIDE + t < in->n; t++) {
+        const float *x = in->x + (size_t)(index * SIDE + t) * (size_t)in->cols;
+        if (kind > 1) steps_of(in, index)[t] = prepare_planes(x, in->cols, kind, planes_of(in, index) + t * 64, sums_of(in, index) + t * 64);
+        else prepare_parts(x, in->cols, parts_of(in, index) + t * 64);
+    }
+}
+
+static void matmul_prepare_amx(const tq_matrix *w, const tq_matmul_input *in, int index) {
+    int kind = tiled_kind(w);
+    if (in->n <= TQ_GEMV_TOKENS) matmul_prepare(w, in, index);
+    else if (kind)
+        for (int i = 0; i < AMX_TOKENS / SIDE; i++) prepare_tokens(in, index * (AMX_TOKENS / SIDE) + i, kind);
+    else
+        for (int i = 0; i < AMX_TOKENS / GEMM_TOKENS && index * AMX_TOKENS + i * GEMM_TOKENS < in->n; i++)
+            prepare_tile(in, index * (AMX_TOKENS / GEMM_TOKENS) + i);
+}
+
+/* ---- unpacking a chunk of weights: for every 16 rows a tile of some columns after the other */
+
+typedef struct tile_panel {
+    uint8_t *weights; /* row tile after row tile */
+    size_t row_tile;  /* bytes of one */
+    uint8_t *biases;  /* (row tile) SUM_BYTES: what the sums' places are multiplied with */
+    float *scales;    /* (row tile, group) times 16 rows */
+    float *rows;      /* 16 rows of floats, or of bytes */
+} tile_panel;
+
+enum {
+    PANEL_BYTES = TQ_TILES_ROWS * FLOAT_CHUNK * 2 * PARTS,
+    CONSTANTS_BYTES = ROW_TILES * (SUM_BYTES + CHUNK_GROUPS * SIDE * 4),
+    ROWS_BYTES = SIDE * FLOAT_CHUNK * 4,
+};
+_Static_assert(PANEL_BYTES >= TQ_TILES_ROWS * CODE_CHUNK && ROWS_BYTES >= SIDE * CODE_CHUNK, "codes take less room");
+_Static_assert(PANEL_BYTES + ROWS_BYTES <= TQ_TILES_SCRATCH * 4, "a panel of floats fits the scratch");
+_Static_assert(TQ_TILES_ROWS * CODE_CHUNK + CONSTANTS_BYTES + ROWS_BYTES <= TQ_TILES_SCRATCH * 4, "a panel of codes fits the scratch");
+
+static tile_panel panel_in(float *scratch, bool affine, int parts) {
+    tile_panel p = {.rows = scratch, .weights = (uint8_t *)scratch + ROWS_BYTES};
+    p.row_tile = affine ? SIDE * CODE_CHUNK : SIDE * FLOAT_CHUNK * 2 * (size_t)parts;
+    p.biases = p.weights + (size_t)TQ_TILES_ROWS * CODE_CHUNK; /* affine only */
+    p.scales = (float *)(void *)(p.biases + (size_t)ROW_TILES * SUM_BYTES);
+    return p;
+}
+
+INLINE void store_tile(vi m[SIDE], uint8_t *to) {
+    transpose(m);
+    for (int i = 0; i < SIDE; i++) _mm512_storeu_si512(to + 64 * i, (__m512i)m[i]);
+}
+
+/* A dword of each row is eight codes: after they have turned around, two quads. */
+static void tiles_of_codes4(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    for (int k = 0; k < n; k += RUN) {
+        vi m[SIDE];
+        int dwords = n - k < RUN ? (n - k) / 8 : SIDE;
+        __mmask16 some = (__mmask16)((1u << dwords) - 1);
+        for (int l = 0; l < SIDE; l++)
+            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)(col0 + k) / 2);
+        transpose(m);
+        for (int d = 0; d < dwords; d++, to += 128) {
+            _mm512_storeu_si512(to, (__m512i)(m[d] & 0x0f0f0f0f));
+            _mm512_storeu_si512(to + 64, (__m512i)(m[d] >> 4 & 0x0f0f0f0f));
+        }
+    }
+}
+
+static void tiles_of_codes(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *bytes, uint8_t *to) {
+    const __m512i order = _mm512_broadcast_i32x4(_mm_set_epi8(15, 13, 11, 9, 14, 12, 10, 8, 7, 5, 3, 1, 6, 4, 2, 0));
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    for (int l = 0; l < SIDE; l++)
+        unpack_bytes((const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)col0 * (size_t)w->bits / 8, w->bits, n,
+                     bytes + l * CODE_CHUNK);
+    for (int k = 0; k < n; k += CODE_COLS, to += TILE_BYTES) {
+        vi m[SIDE];
+        for (int l = 0; l < SIDE; l++) m[l] = (vi)_mm512_shuffle_epi8(_mm512_loadu_si512(bytes + l * CODE_CHUNK + k), order);
+        store_tile(m, to);
+    }
+}
+
+/* Constants of n groups of 16 rows, lane l of m[g] row l's; groups that are not there are 0. */
+INLINE void turn_constants(const void *constants, tq_dtype dtype, const int *row_of, int groups, int g0, int n, vi m[SIDE]) {
+    __mmask16 some = (__mmask16)((1u << n) - 1);
+    for (int l = 0; l < SIDE; l++) {
+        size_t at = (size_t)row_of[l] * (size_t)groups + (size_t)g0;
+        if (dtype == TQ_F32) {
+            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const float *)constants + at);
+        } else {
+            __m256i half = _mm256_maskz_loadu_epi16(some, (const uint16_t *)constants + at);
+            m[l] = dtype == TQ_F16 ? (vi)_mm512_cvtph_ps(half) : (vi)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+        }
+    }
+    transpose(m);
+}
+
+/* A bias's parts against those of sums: 0 with 0, 1, 2; 1 with 0, 1; 2 with 0. */
+static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, int n, float *scales, uint8_t *biases) {
+    int groups = w->cols / w->group_size, n_groups = n / w->group_size, g0 = col0 / w->group_size;
+    vi s[SIDE], b[SIDE];
+    turn_constants(w->scales, w->scale_dtype, row_of, groups, g0, n_groups, s);
+    turn_constants(w->biases, w->scale_dtype, row_of, groups, g0, n_groups, b);
+    for (int g = 0; g < CHUNK_GROUPS; g++, biases += 4 * 64) {
+        vi part[PARTS];
+        store(scales + g * SIDE, (vf)s[g]);
+        split_lanes((vf)b[g], part);
+        _mm512_storeu_si512(biases, (__m512i)(part[0] | part[0] << 16));
+        _mm512_storeu_si512(biases + 64, (__m512i)(part[0] | part[1] << 16));
+        _mm512_storeu_si512(biases + 128, (__m512i)(part[1] | part[2] << 16));
+        _mm512_storeu_si512(biases + 192, _mm512_setzero_si512());
+    }
+}
+
+static void tiles_of_bf16(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
+    for (int k = 0; k < n; k += FLOAT_COLS, to += TILE_BYTES) {
+        vi m[SIDE];
+        for (int l = 0; l < SIDE; l++)
+            m[l] = (vi)_mm512_loadu_si512((const uint16_t *)w->data + (size_t)row_of[l] * (size_t)w->cols + col0 + k);
+        store_tile(m, to);
+    }
+}
+
+static void tiles_of_floats(const tq_matrix *w, const int *row_of, int col0, int n, int parts, float *rows, uint8_t *to) {
+    for (int l = 0; l < SIDE; l++) unpack_columns(w, row_of[l], col0, n, rows + l * FLOAT_CHUNK);
+    for (int k = 0; k < n; k += FLOAT_COLS, to += parts * TILE_BYTES) {
+        vi m[PARTS][SIDE], part[PARTS];
+        for (int l = 0; l < SIDE; l++) {
+            split_values(rows + l * FLOAT_CHUNK + k, parts, part);
+            for (int i = 0; i < parts; i++) m[i][l] = part[i];
+        }
+        for (int i = 0; i < parts; i++) store_tile(m[i], to + i * TILE_BYTES);
+    }
+}
+
+static void fill_tiles(const tq_matrix *w, int row0, int n_rows, int col0, int n, int parts, const tile_panel *p) {
+    for (int tile = 0; tile < (n_rows + 2 * SIDE - 1) / (2 * SIDE) * 2; tile++) { /* by pairs */
+        int row_of[SIDE];
+        for (int l = 0; l < SIDE; l++) row_of[l] = row0 + (tile * SIDE + l < n_rows ? tile * SIDE + l : n_rows - 1);
+        uint8_t *to = p->weights + (size_t)tile * p->row_tile;
+        if (w->kind == TQ_MATRIX_BF16) tiles_of_bf16(w, row_of, col0, n, to);
+        else if (w->kind != TQ_MATRIX_AFFINE) tiles_of_floats(w, row_of, col0, n, parts, p->rows, to);
+        else {
+            if (w->bits == 4) tiles_of_codes4(w, row_of, col0, n, to);
+            else tiles_of_codes(w, row_of, col0, n, (uint8_t *)p->rows, to);
+            tiles_of_constants(w, row_of, col0, n, p->scales + tile * CHUNK_GROUPS * SIDE, p->biases + (size_t)tile * SUM_BYTES);
+        }
+    }
+}
+
+/* ---- products with codes: 16 tokens, 16 rows, a chunk of columns */
+
+typedef struct code_block {
+    const uint8_t *planes, *sums, *codes, *biases;
+    const float *scales;
+    int n_groups, group;
+} code_block;
+
+/* Sums of a group to tiles 0, 1, 2.  half: a group of 32 columns, whose tiles are half as deep. */
+INLINE void multiply_group(const code_block *m, int g, const bool half) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    for (int k = g * m->group; k < (g + 1) * m->group; k += CODE_COLS) { /* once for half of one */
+        const uint8_t *a = m->planes + k / CODE_COLS * PLANES * TILE_BYTES + (half ? k % CODE_COLS : 0);
+        _tile_loadd(6, m->codes + k / 4 * 64, 64);
+        _tile_loadd(3, a, 64);
+        _tile_dpbsud(0, 3, 6);
+        _tile_loadd(4, a + TILE_BYTES, 64);
+        _tile_dpbsud(1, 4, 6);
+        _tile_loadd(5, a + 2 * TILE_BYTES, 64);
+        _tile_dpbsud(2, 5, 6);
+    }
+}
+
+/* acc = 16 rows of sums: (plane 0 * 256 + plane 1) * 256 + plane 2, of which the last two fit 32 bits. */
+INLINE void add_group(const int32_t *sums, vf scales, vf acc[SIDE]) {
+#pragma GCC unroll 16
+    for (int t = 0; t < SIDE; t++) {
+        vi low = (vi)((vu)load_vi(sums + TILE_FLOATS + t * SIDE) << 8) + load_vi(sums + 2 * TILE_FLOATS + t * SIDE);
+        acc[t] += (to_float(load_vi(sums + t * SIDE)) * 65536.0f + to_float(low)) * scales;
+    }
+}
+
+INLINE void store_sums(int32_t *to) {
+    _tile_stored(0, to, 64);
+    _tile_stored(1, to + TILE_FLOATS, 64);
+    _tile_stored(2, to + 2 * TILE_FLOATS, 64);
+}
+
+/* A group's sums go through the vector unit two groups later: what a tile has stored can be loaded only once it has reached L1. */
+INLINE void multiply_codes(const code_block *m, float *to, const bool half) {
+    enum { BEHIND = 2 };
+    _Alignas(64) int32_t sums[BEHIND + 1][PLANES * TILE_FLOATS];
+    vf acc[SIDE];
+    _tile_zero(7);
+    for (int g = 0; g < m->n_groups; g += SUM_GROUPS) {
+        const uint8_t *a = m->sums + g / SUM_GROUPS * TILE_BYTES, *b = m->biases + g / SUM_GROUPS * TILE_BYTES;
+        _tile_loadd(5, a, 64);
+        _tile_loadd(6, b, 64);
+        _tile_dpbf16ps(7, 5, 6);
+        if (!half) continue;
+        _tile_loadd(5, a + 32, 64);
+        _tile_loadd(6, b + 8 * 64, 64);
+        _tile_dpbf16ps(7, 5, 6);
+    }
+    _tile_stored(7, to, 64);
+    int first = m->n_groups < BEHIND ? m->n_groups : BEHIND;
+    for (int g = 0; g < first; g++) {
+        multiply_group(m, g, half);
+        store_sums(sums[g]);
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < SIDE; t++) acc[t] = load(to + t * SIDE);
+    for (int g = first; g < m->n_groups; g++) {
+        multiply_group(m, g, half);
+        add_group(sums[(g - BEHIND) % (BEHIND + 1)], load(m->scales + (g - BEHIND) * SIDE), acc);
+        store_sums(sums[g % (BEHIND + 1)]);
+    }
+    for (int g = m->n_groups - first; g < m->n_groups; g++) add_group(sums[g % (BEHIND + 1)], load(m->scales + g * SIDE), acc);
+#pragma GCC unroll 16
+    for (int t = 0; t < SIDE; t++) store(to + t * SIDE, acc[t]);
+}
+
+static __attribute__((noinline)) void multiply_code_tiles(const code_block *m, float *to) { multiply_codes(m, to, false); }
+static __attribute__((noinline)) void multiply_half_tiles(const code_block *m, float *to) { multiply_codes(m, to, true); }
+
+/* ---- products with parts: 32 tokens, 32 rows, a chunk of columns */
+
+typedef struct part_block {
+    const uint8_t *a, *b;
+    size_t a_tile, b_tile; /* bytes to the second tile of tokens, of rows */
+    int n_tiles;           /* of columns */
+} part_block;
+
+/* Tiles 0..3 += part i of tokens times part j of rows. */
+INLINE void multiply_part(const uint8_t *a, size_t a_tile) {
+    _tile_loadd(4, a, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + a_tile, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* Those parts whose product is within 2^-24 of the whole. */
+INLINE void multiply_parts(const part_block *m, float *to, const int parts) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    const uint8_t *a = m->a, *b = m->b;
+    for (int k = 0; k < m->n_tiles; k++, a += PARTS * TILE_BYTES, b += parts * TILE_BYTES)
+        for (int j = parts - 1; j >= 0; j--) {
+            _tile_loadd(6, b + j * TILE_BYTES, 64);
+            _tile_loadd(7, b + m->b_tile + j * TILE_BYTES, 64);
+            for (int i = PARTS - 1 - j; i >= 0; i--) multiply_part(a + i * TILE_BYTES, m->a_tile);
+        }
+    _tile_stored(0, to, 64);
+    _tile_stored(1, to + TILE_FLOATS, 64);
+    _tile_stored(2, to + 2 * TILE_FLOATS, 64);
+    _tile_stored(3, to + 3 * TILE_FLOATS, 64);
+}
+
+static __attribute__((noinline)) void multiply_one_part(const part_block *m, float *to) { multiply_parts(m, to, 1); }
+static __attribute__((noinline)) void multiply_two_parts(const part_block *m, float *to) { multiply_parts(m, to, 2); }
+static __attribute__((noinline)) void multiply_three_parts(const part_block *m, float *to) { multiply_parts(m, to, 3); }
+
+/* ---- the whole product */
+
+/* y (tokens, rows), up to 16 each: tile times steps (or 1), or that added to y. */
+static void put_tile(const float *tile, const float *steps, int tokens, int rows, bool first, float *y, int ldy) {
+    __mmask16 some = (__mmask16)(rows < SIDE ? (1u << rows) - 1 : 0xffff);
+    for (int t = 0; t < tokens; t++, y += ldy) {
+        vf sum = load(tile + t * SIDE);
+        if (steps) sum *= steps[t];
+        if (!first) sum += (vf)_mm512_maskz_loadu_ps(some, y);
+        _mm512_mask_storeu_ps(y, some, (__m512)sum);
+    }
+}
+
+static int at_most_int(int a, int b) { return a < b ? a : b; }
+
+static void gemm_codes(const tq_matrix *w, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p, float *y, int ldy) {
+    _Alignas(64) float tile[TILE_FLOATS];
+    code_block m = {.n_groups = n / w->group_size, .group = w->group_size};
+    for (int t = 0; t * SIDE < in->n; t++) {
+        m.planes = planes_of(in, t) + (size_t)col0 / CODE_COLS * PLANES * TILE_BYTES;
+        m.sums = sums_of(in, t) + (size_t)(col0 / CODE_CHUNK) * SUM_BYTES;
+        for (int r = 0; r * SIDE < n_rows; r++) {
+            m.codes = p->weights + (size_t)r * p->row_tile;
+            m.biases = p->biases + (size_t)r * SUM_BYTES;
+            m.scales = p->scales + r * CHUNK_GROUPS * SIDE;
+            (w->group_size == 32 ? multiply_half_tiles : multiply_code_tiles)(&m, tile);
+            put_tile(tile, steps_of(in, t), at_most_int(SIDE, in->n - t * SIDE), at_most_int(SIDE, n_rows - r * SIDE), col0 == 0,
+                     y + (size_t)(t * SIDE) * (size_t)ldy + r * SIDE, ldy);
+        }
+    }
+}
+
+static void gemm_parts(int parts, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p, float *y, int ldy) {
+    _Alignas(64) float tiles[4 * TILE_FLOATS];
+    part_block m = {.a_tile = (size_t)SIDE * 2 * PARTS * (size_t)in->cols, .b_tile = p->row_tile, .n_tiles = n / FLOAT_COLS};
+    for (int t = 0; t * SIDE < in->n; t += 2) {
+        m.a = parts_of(in, t) + (size_t)col0 / FLOAT_COLS * PARTS * TILE_BYTES;
+        for (int r = 0; r * SIDE < n_rows; r += 2) {
+            m.b = p->weights + (size_t)r * p->row_tile;
+            (parts == 1 ? multiply_one_part : parts == 2 ? multiply_two_parts : multiply_three_parts)(&m, tiles);
+            for (int i = 0; i < 4; i++) {
+                int t0 = (t + i / 2) * SIDE, r0 = (r + i % 2) * SIDE;
+                if (t0 < in->n && r0 < n_rows)
+                    put_tile(tiles + i * TILE_FLOATS, NULL, at_most_int(SIDE, in->n - t0), at_most_int(SIDE, n_rows - r0), col0 == 0,
+                             y + (size_t)t0 * (size_t)ldy + r0, ldy);
+            }
+        }
+    }
+}
+
+static const struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} whole_tiles = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}},
+  /* groups of 32: planes are 32 bytes wide (tiles 3..5), codes 8 quads deep (6) */
+  half_tiles = {.palette = 1, .row_bytes = {64, 64, 64, 32, 32, 32, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 8, 16}};
+
+static void gemm_tiled(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
+    bool affine = w->kind == TQ_MATRIX_AFFINE;
+    int parts = w->kind == TQ_MATRIX_BF16 ? 1 : w->kind == TQ_MATRIX_F16 ? 2 : PARTS, at_a_time = affine ? CODE_CHUNK : FLOAT_CHUNK;
+    tile_panel p = panel_in(scratch, affine, parts);
+    _tile_loadconfig(affine && w->group_size == 32 ? &half_tiles : &whole_tiles);
+    for (int col0 = 0; col0 < w->cols; col0 += at_a_time) {
+        int n = at_most_int(at_a_time, w->cols - col0);
+        fill_tiles(w, row0, n_rows, col0, n, parts, &p);
+        __asm__ volatile("" ::: "memory"); /* loads of tiles do not tell the compiler what they read */
+        if (affine) gemm_codes(w, n_rows, in, col0, n, &p, y, ldy);
+        else gemm_parts(parts, n_rows, in, col0, n, &p, y, ldy);
+    }
+    _tile_release();
+}
+
+static void gemm_amx(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
+    if (tiled_kind(w)) {
+        gemm_tiled(w, row0, n_rows, in, y, ldy, scratch);
+        return;
+    }
+    for (int r = 0; r < n_rows; r += TQ_GEMM_ROWS)
+        gemm(w, row0 + r, at_most_int(n_rows - r, TQ_GEMM_ROWS), in, y + r, ldy, scratch);
+}
+
+#define MATMUL_KERNELS_AMX                                                                                                \
+    .gemm_tile = AMX_TOKENS, .gemm_rows = TQ_TILES_ROWS, .matmul_same_input = matmul_same_input_amx,                      \
+    .matmul_prepare = matmul_prepare_amx, .gemm = gemm_amx
