@@ -4,6 +4,9 @@ set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 
+# Downloads are tried where the tests' server runs; libcurl's many libraries stay out of the folder below.
+set(TQ_HUB OFF CACHE BOOL "")
+set(TQ_SERVER OFF CACHE BOOL "") # nor libmicrohttpd with GnuTLS
 set(TQ_AARCH64_SYSROOT "${CMAKE_CURRENT_LIST_DIR}/../build/aarch64-sysroot" CACHE PATH "arm64 development packages, unpacked")
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES TQ_AARCH64_SYSROOT)
 get_filename_component(TQ_SYSROOT "${TQ_AARCH64_SYSROOT}" ABSOLUTE)

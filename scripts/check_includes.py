@@ -38,9 +38,10 @@ def check_source(path):
 
 
 def check_client(path):
-    """Programs and examples: public headers and those in their own folder."""
+    """Programs and examples: public headers, those in their own folder, and for programs those of tools/hub."""
+    places = [path.parent, ROOT / "include"] + [ROOT / "tools" / "hub"] * path.is_relative_to(ROOT / "tools")
     for quote, name in INCLUDE.findall(path.read_text()):
-        if quote == '"' and not (path.parent / name).exists() and not (ROOT / "include" / name).exists():
+        if quote == '"' and not any((place / name).exists() for place in places):
             problems.append(f"{path.relative_to(ROOT)}: {name} is neither beside it nor public")
 
 

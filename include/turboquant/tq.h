@@ -40,6 +40,8 @@ typedef struct tq_model_params {
     const char *kernels; /* scalar, avx2, avx512, neon; NULL: TQ_KERNELS, else the best that runs here */
     void (*progress)(void *ctx, double fraction); /* 0..1 while loading; may be NULL */
     void *progress_ctx;
+    int64_t memory_limit; /* bytes that the model and a session of it may take; 0: what the system can give when a session is
+                           * made; negative: no limit, and the risk of being killed */
 } tq_model_params;
 
 /* Open a Hugging Face or MLX directory (config.json, *.safetensors, tokenizer.json) or a GGUF file, of a split the first.
@@ -90,6 +92,25 @@ enum { TQ_CHAT_ADD_GENERATION_PROMPT = 1 };
 TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *messages, size_t n_messages, unsigned flags,
                                 int32_t **ids, size_t *n_ids, tq_error *err);
 
+/* The same for a conversation as JSON (UTF-8), as the OpenAI chat API has it:
+ *
+ *     {"messages": [{"role": "user", "content": "Weather in Paris?"}, {"role": "assistant", "content": null,
+ *        "reasoning_content": "...", "tool_calls": [{"id": "call00001", "type": "function", "function":
+ *        {"name": "weather", "arguments": "{\"city\": \"Paris\"}"}}]}, {"role": "tool", "content": "21"}],
+ *      "tools": [{"type": "function", "function": {"name": "weather", "parameters": {...}}}],
+ *      "documents": [...], "chat_template_kwargs": {"enable_thinking": false}}
+ *
+ * All but messages may be missing or null.  A message needs a role; all its members reach the template, and so do those
+ * of chat_template_kwargs, as variables, which may not be named like the other variables or end in "_token".
+ * What a template cannot read is put into the form that it can, which is found out with a short conversation: parts
+ * of text become one text with line breaks between them; arguments become an object, or a text of JSON (arguments that
+ * are no JSON object stay a text); content that is null or missing becomes "".  Anything else stays as it is.
+ * TQ_FORMAT: not JSON.  TQ_INVALID: not of this shape, an unknown member, or refused by the template itself ("template
+ * line 12: ...").  TQ_UNSUPPORTED: parts that are not text; tools that the template does not write into the prompt.
+ * Only the template's own text can become control tokens, and roles of a fixed list ("user", "tool", ...). */
+TQ_API tq_status tq_chat_tokens_json(const tq_model *model, const char *json, size_t json_len, unsigned flags,
+                                     int32_t **ids, size_t *n_ids, tq_error *err);
+
 /* ---- session ---------------------------------------------------------------------------------------------------- */
 
 /* Called between chunks of a long evaluation with tokens done and in all; return false to stop (TQ_CANCELLED; what was
@@ -97,7 +118,7 @@ TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *message
 typedef bool (*tq_progress_fn)(void *ctx, int done, int total);
 
 typedef struct tq_session_params {
-    int ctx; /* tokens the session can hold; 0: what the model was made for */
+    int ctx; /* tokens the session can hold; 0: what the model was made for, or as many as there is room for (tq_plan.h) */
     tq_cache_config cache;
     int prefill_chunk;       /* tokens evaluated together, 1..1024 */
     tq_progress_fn progress; /* as tq_session_set_progress; may be NULL */
@@ -106,6 +127,7 @@ typedef struct tq_session_params {
 
 TQ_API tq_session_params tq_session_params_default(void);
 
+/* TQ_NO_MEMORY, with both numbers, if the model and a full context do not fit (tq_model_params.memory_limit). */
 TQ_API tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err);
 TQ_API void tq_session_free(tq_session *session); /* NULL is fine */
 
@@ -142,6 +164,12 @@ TQ_API tq_status tq_session_load(tq_session *session, const char *path, tq_error
 
 /* ---- generation ------------------------------------------------------------------------------------------------- */
 
+/* Added to the logit of a token before anything else. */
+typedef struct tq_logit_bias {
+    int32_t id;
+    float bias;
+} tq_logit_bias;
+
 typedef struct tq_sampling {
     float temp; /* 0: the most likely token */
     float top_p, min_p; /* 1 and 0: off */
@@ -149,6 +177,10 @@ typedef struct tq_sampling {
     float repeat_penalty; /* 1: off; over the last repeat_last_n tokens */
     int repeat_last_n;
     uint64_t seed;
+    float presence_penalty, frequency_penalty; /* 0: off; subtracted from the logit of a token that the reply has, once and
+                                                * for each time */
+    const tq_logit_bias *biases; /* (n_biases); must last as long as the struct is used */
+    int n_biases;
 } tq_sampling;
 
 TQ_API tq_sampling tq_sampling_default(void);                         /* greedy */

@@ -33,11 +33,17 @@ extern "C" {
 typedef struct tq_cache tq_cache;
 
 /* What is stored and how.  kv names the codec of keys and values:
- *   f32 f16 q8 tq2 tq3 tq4 tcq2 tcq3 tcq4 uniform:2..4 paper-mse:1..8 paper-prod:2..4 paper-prod-orth:2..4
- *   paper:2.5 paper:3.5 minmax:B[:G] q4-group[:G] q8-group[:G]
+ *   auto                   the default: tq3; f16 where no tq codec takes the head dimension (a multiple of 16 up to 512)
+ *   tq4 tq3.5 tq3 tq2.5 tq2
+ *                          the best measured cache of a size (docs/quality.md): with 8 layers or more each a schedule of
+ *                          codecs for keys and values, early and late layers; with fewer, or inside the forms below, the
+ *                          codec of that name for both
+ *   f32 f16 q8 lm2 lm3 lm4 tcq2 tcq3 tcq4 vq2.5 vq3 vq3.5 uniform:2..4 paper-mse:1..8 paper-prod:2..4
+ *   paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:B[:G] q4-group[:G] q8-group[:G]
  *                          one codec for both (tq_codec.h says what they are)
  *   mlx-k{2,3,4}v{2,4}     the mlx-turboquant prototype: paper-prod keys, min-max values in groups of 32
- *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h
+ *   tq:k=A,v=B             keys and values set apart; A and B are any codec of tq_codec.h, or bits:
+ *                          tq:k=3.5,v=2.5 is tq:k=tq3.5,v=tq2.5
  *   window:N               a control for measurements: f16, and what leaves a window of N tokens (which replaces
  *                          buffer_size) is forgotten
  *   CODEC,first=N[:CODEC],last=M[:CODEC]
@@ -45,18 +51,18 @@ typedef struct tq_cache tq_cache;
  *                          left out, and one without a codec takes the other's: tq3,first=2,last=2:q8.  Each CODEC is
  *                          one of the above but window:N.  No codec's name begins with first= or last= (nor with v=),
  *                          so in a list of codecs with commas between these commas belong to the name before
- * 63 characters at most.  key_bits and value_bits, when not 0, replace the bits of that side; value_group_size, when not
+ * 63 characters at most.  key_bits and value_bits, when not 0, replace the bits of that side, of a preset in all layers; value_group_size, when not
  * 0, the group of min-max values; with a schedule of layers those between.  An option that the codec cannot honour is
  * refused, not ignored. */
 typedef struct tq_cache_config {
-    const char *kv;
+    const char *kv; /* NULL: auto */
     int key_bits, value_bits, value_group_size;
     int buffer_size;      /* newest tokens kept exact; 0 is legal */
     int sinks;            /* first tokens kept exact */
     int flush_batch_size; /* rows packed at a time, 1 or more */
 } tq_cache_config;
 
-/* tq3, window 128, 4 sinks, 32 rows a flush: 160 exact rows at most, so that a page's centre is the mean of all its
+/* auto, window 128, 4 sinks, 32 rows a flush: 160 exact rows at most, so that a page's centre is the mean of all its
  * keys (they are in the window when its first rows are packed). */
 TQ_API tq_cache_config tq_cache_config_default(void);
 

@@ -12,10 +12,12 @@
  *
  *   f32, f16           stored as they are
  *   q8                 randomized Hadamard rotation, int8, one f16 scale a row
- *   tq2, tq3, tq4      randomized Hadamard rotation, 2/3/4-bit Lloyd-Max codes of the Beta density of a rotated
+ *   tq2, tq2.5, tq3, tq3.5, tq4   the best there is of a size (docs/quality.md): tcq2, vq2.5, tcq3, vq3.5, tcq4
+ *   lm2, lm3, lm4      randomized Hadamard rotation, 2/3/4-bit Lloyd-Max codes of the Beta density of a rotated
  *                      coordinate, one least-squares f16 scale a row
  *   tcq2, tcq3, tcq4   the same rotation and scale with trellis codes of as many bits (src/codec/trellis.h): a level depends
  *                      on the codes before it too, for a third to two fifths less error; encoding costs many times more
+ *   vq2.5, vq3, vq3.5  the same with a codebook of the plane: one code of 5, 6 or 7 bits for two values
  *   uniform:B          randomized Hadamard rotation, B = 2..4 bits, evenly spaced levels with a step searched a row
  *   paper-mse:B        TurboQuant_mse (arXiv 2504.19874, Algorithm 1), B = 1..8: Haar rotation, float norm
  *   paper-prod:B       TurboQuant_prod (Algorithm 2), B = 2..4: B-1 bits, the sign of a Gaussian sketch of the
@@ -45,7 +47,7 @@ extern "C" {
 
 typedef struct tq_codec tq_codec;
 
-/* Make the codec `name` for vectors of `dim` values (4..1024, even; q8, tq*, tcq*: a multiple of 16 up to 512).  `seed`
+/* Make the codec `name` for vectors of `dim` values (4..1024, even; q8, tq*, lm*, tcq*, vq*: a multiple of 16 up to 512).  `seed`
  * selects the rotation: the same name, dim and seed always give the same rows.  TQ_INVALID names what is wrong with the
  * name, bits or dim. */
 TQ_API tq_status tq_codec_new(const char *name, int dim, uint64_t seed, tq_codec **out, tq_error *err);
@@ -81,7 +83,7 @@ TQ_API void tq_codec_query(const tq_codec *codec, const float *q, float *prepare
 TQ_API void tq_codec_score(const tq_codec *codec, const float *prepared, const uint8_t *rows, int n, float *scores);
 
 /* E|x - decode(encode(x))|^2 / |x|^2 that theory gives for a random direction, or a negative number where none is
- * known (f32, f16, q8, tcq, uniform, minmax, q4-group).  For paper-prod and paper-prod-orth it is dim times the variance
+ * known (f32, f16, q8, tq, tcq, vq, uniform, minmax, q4-group).  For paper-prod and paper-prod-orth it is dim times the variance
  * of the inner product of unit vectors. */
 TQ_API double tq_codec_expected_distortion(const tq_codec *codec);
 

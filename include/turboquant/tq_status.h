@@ -25,6 +25,7 @@ typedef enum tq_status {
     TQ_NO_MEMORY,
     TQ_FULL,      /* the context or the cache has no room; nothing was changed */
     TQ_CANCELLED, /* the caller asked to stop */
+    TQ_BUSY,      /* no place now: try again later */
 } tq_status;
 
 /* Filled only on failure.  text is NUL-terminated, one line, without a trailing newline. */

@@ -21,6 +21,7 @@ const char *tq_status_name(tq_status status) {
     case TQ_NO_MEMORY: return "out of memory";
     case TQ_FULL: return "full";
     case TQ_CANCELLED: return "cancelled";
+    case TQ_BUSY: return "busy";
     }
     return "unknown status";
 }

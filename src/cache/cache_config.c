@@ -8,7 +8,7 @@
 enum { NAME = 64 };
 
 tq_cache_config tq_cache_config_default(void) {
-    return (tq_cache_config){.kv = "tq3", .buffer_size = 128, .sinks = 4, .flush_batch_size = 32};
+    return (tq_cache_config){.kv = "auto", .buffer_size = 128, .sinks = 4, .flush_batch_size = 32};
 }
 
 /* "mlx-k{2,3,4}v{2,4}" */
@@ -21,6 +21,12 @@ int tq_cache_window_of(const char *kv) {
     int n = -1, end = 0;
     if (!kv || sscanf(kv, "window:%7d%n", &n, &end) != 1 || kv[end] || kv[7] < '0' || kv[7] > '9') return -1;
     return n;
+}
+
+/* One side of tq:k=A,v=B: a codec, or a number of bits, which is the best codec of that size: 3.5 is tq3.5. */
+static tq_status name_side(const char *kv, const char *text, int length, char *name, tq_error *err) {
+    if (snprintf(name, NAME, "%s%.*s", *text >= '0' && *text <= '9' ? "tq" : "", length, text) < NAME) return TQ_OK;
+    return tq_fail(err, TQ_INVALID, "codec '%.40s...': the name is too long", kv);
 }
 
 static tq_status split_sides(const char *kv, char *key, char *value, tq_error *err) {
@@ -36,8 +42,8 @@ static tq_status split_sides(const char *kv, char *key, char *value, tq_error *e
         const char *comma = strchr(kv, ',');
         if (strncmp(kv + 3, "k=", 2) != 0 || !comma || strncmp(comma + 1, "v=", 2) != 0 || strlen(kv) >= NAME)
             return tq_fail(err, TQ_INVALID, "codec '%s': want tq:k=CODEC,v=CODEC", kv);
-        snprintf(key, NAME, "%.*s", (int)(comma - kv - 5), kv + 5);
-        snprintf(value, NAME, "%s", comma + 3);
+        TQ_TRY(name_side(kv, kv + 5, (int)(comma - kv - 5), key, err));
+        TQ_TRY(name_side(kv, comma + 3, NAME, value, err));
     } else {
         if (strlen(kv) >= NAME) return tq_fail(err, TQ_INVALID, "unknown codec '%.40s...'", kv);
         snprintf(key, NAME, "%s", kv);
@@ -51,10 +57,10 @@ static tq_status override_bits(char *name, int bits, const char *option, tq_erro
     if (bits == 0) return TQ_OK;
     char was[NAME];
     memcpy(was, name, NAME);
-    bool trellis = strncmp(name, "tcq", 3) == 0;
-    if (trellis || strncmp(name, "tq", 2) == 0 || strcmp(name, "q8") == 0) {
+    const char *family = strncmp(name, "tcq", 3) == 0 ? "tcq" : strncmp(name, "lm", 2) == 0 ? "lm" : "tq";
+    if (strncmp(name, family, strlen(family)) == 0 || strcmp(name, "q8") == 0) {
         if (bits == 8) snprintf(name, NAME, "q8");
-        else snprintf(name, NAME, "%s%d", trellis ? "tcq" : "tq", bits);
+        else snprintf(name, NAME, "%s%d", family, bits);
         if (bits != 8 && (bits < 2 || bits > 4))
             return tq_fail(err, TQ_INVALID, "%s: codec '%s' has 2, 3, 4 or 8 bits, got %d", option, was, bits);
     } else if (strncmp(name, "paper-mse:", 10) == 0) {
@@ -98,7 +104,7 @@ static tq_status check_known(const char *name, const char *kv, tq_error *err) {
 }
 
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err) {
-    const char *kv = config->kv ? config->kv : "tq3";
+    const char *kv = config->kv;
     TQ_TRY(split_sides(kv, key, value, err));
     TQ_TRY(override_bits(key, config->key_bits, "key bits", err));
     TQ_TRY(override_bits(value, config->value_bits, "value bits", err));

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/cache_plan.h"
 #include "codec/page.h"
 
 /* Tokens behind its window that a sliding layer keeps, so that a rewind can go back. */
@@ -16,6 +17,10 @@ static int max_int(int a, int b) { return a > b ? a : b; }
 static int pages_of(int tokens) { return (tokens + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS; }
 
 tq_cache_params tq_cache_params_default(void) { return (tq_cache_params){.config = tq_cache_config_default()}; }
+
+static void drop_pages(tq_cache_layer *layer, int keep) {
+    while (layer->n_pages > keep) tq_page_pool_return(layer->pool, layer->pages[--layer->n_pages], TQ_HELD_RUNNING);
+}
 
 /* ---- construction -------------------------------------------------------------------------------------------------- */
 
@@ -61,18 +66,23 @@ static bool is_exact(const tq_cache_layer *layer) {
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
 static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
-    TQ_TRY(tq_layer_schedule_parse(config->kv ? config->kv : "tq3", cache->params.n_layers, schedule, err));
+    const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
+    bool overridden = config->key_bits || config->value_bits || config->value_group_size;
+    bool preset = !overridden && tq_layer_schedule_of_preset(kv, cache->params.n_layers, schedule);
+    if (!preset) TQ_TRY(tq_layer_schedule_parse(kv, cache->params.n_layers, schedule, err));
     for (int run = 0; run < TQ_LAYER_RUNS; run++) {
         char key[64], value[64], canonical[64];
         tq_cache_config of_run = {.kv = schedule->name[run]};
         if (run == TQ_MIDDLE_LAYERS) {
             of_run = *config;
-            if (*schedule->suffix) of_run.kv = schedule->name[run];
+            of_run.kv = preset || *schedule->suffix ? schedule->name[run] : kv;
         } else if (schedule->count[run] == 0) {
             continue;
         }
         TQ_TRY(tq_cache_codec_names(&of_run, key, value, canonical, err));
-        if (run == TQ_MIDDLE_LAYERS) {
+        if (preset) {
+            strcpy(cache->kv, kv);
+        } else if (run == TQ_MIDDLE_LAYERS) {
             if (strlen(canonical) + strlen(schedule->suffix) >= sizeof cache->kv)
                 return tq_fail(err, TQ_INVALID, "codec '%s%s': the name is too long", canonical, schedule->suffix);
             strcpy(cache->kv, canonical);
@@ -107,29 +117,30 @@ static void lay_out_pages(tq_cache_layer *layer) {
     store->page_bytes = (store->value_at + tq_block_bytes(layer->value, TQ_VALUES) + 63) / 64 * 64;
 }
 
-/* A pool for each run of layers: their pages are of one size. */
+/* A pool for each run of layers: their pages are of one size.  A budget has one for each size. */
 static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_params *p = &cache->params;
     size_t n_slots = 0;
     int of_run[TQ_LAYER_RUNS] = {0};
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
-        layer->max_pages = pages_of(p->max_tokens);
-        int window = p->windows ? p->windows[l] : 0;
-        if (window && window < p->max_tokens) /* a page at each end that the window has only a part of */
-            layer->max_pages = min_int(layer->max_pages, pages_of(window + REWIND_TOKENS) + 2);
+        layer->max_pages = tq_cache_layer_pages(p->windows ? p->windows[l] : 0, p->max_tokens);
         n_slots += (size_t)layer->max_pages;
+        if (cache->budget) layer->max_pages += pages_of(cache->max_chunk) + 1; /* reserved before front pages go */
         if (n_slots <= INT32_MAX) of_run[tq_layer_schedule_run(schedule, l)] += layer->max_pages;
     }
     if (n_slots > INT32_MAX) return tq_fail(err, TQ_NO_MEMORY, "cache: %zu pages are too many", n_slots);
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
         int run = tq_layer_schedule_run(schedule, l);
-        layer->pool = &cache->pools[run];
         lay_out_pages(layer);
-        if (!layer->pool->memory)
-            TQ_TRY(tq_page_pool_init(layer->pool, layer->store.page_bytes * (size_t)p->n_kv_heads,
-                                     of_run[run], err));
+        size_t slot_bytes = layer->store.page_bytes * (size_t)p->n_kv_heads;
+        if (cache->budget) {
+            TQ_TRY(tq_page_budget_pool(cache->budget, slot_bytes, &layer->pool, err));
+            continue;
+        }
+        layer->pool = &cache->own_pools[run];
+        if (!layer->pool->memory) TQ_TRY(tq_page_pool_init(layer->pool, slot_bytes, of_run[run], err));
     }
     return TQ_OK;
 }
@@ -140,8 +151,14 @@ static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq
     cache->exact_cap = min_int(p->config.sinks + p->config.buffer_size + p->config.flush_batch_size - 1, p->max_tokens);
     size_t side = (size_t)p->n_kv_heads * (size_t)cache->exact_cap * (size_t)p->head_dim, scratch = 0;
     cache->exact_bytes = 2 * side * (size_t)p->n_layers * sizeof(uint16_t);
+    if (!tq_page_budget_charge(cache->budget, cache->exact_bytes, TQ_HELD_RUNNING))
+        return tq_fail(err, TQ_FULL, "the cache budget of %zu bytes has no room for %zu bytes of exact rows",
+                       cache->budget->limit, cache->exact_bytes);
     cache->exact_rows = malloc(cache->exact_bytes ? cache->exact_bytes : 1);
-    if (!cache->exact_rows) return tq_fail_memory(err, cache->exact_bytes, "the exact window");
+    if (!cache->exact_rows) {
+        tq_page_budget_discharge(cache->budget, cache->exact_bytes, TQ_HELD_RUNNING);
+        return tq_fail_memory(err, cache->exact_bytes, "the exact window");
+    }
 
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
@@ -164,18 +181,20 @@ static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq
         if (!cache->sink_logits) return tq_fail_memory(err, bytes, "learned sinks");
         memcpy(cache->sink_logits, p->sink_logits, bytes);
     }
+    if (cache->budget) return tq_page_budget_scratch(cache->budget, scratch, err);
     cache->attend_scratch = aligned_alloc(64, (scratch + 63) / 64 * 64);
     if (!cache->attend_scratch) return tq_fail_memory(err, scratch, "attention");
     return TQ_OK;
 }
 
-tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
-                          tq_error *err) {
+tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                              tq_cache **out, tq_error *err) {
     TQ_TRY(check_params(params, max_chunk, err));
     tq_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
     cache->params = *params;
     cache->backend = backend;
+    cache->budget = budget;
     cache->max_chunk = max_chunk;
     if (params->scale == 0) cache->params.scale = 1.0f / __builtin_sqrtf((float)params->head_dim);
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
@@ -194,6 +213,11 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
     return TQ_OK;
 }
 
+tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
+                          tq_error *err) {
+    return tq_cache_new_within(backend, params, max_chunk, NULL, out, err);
+}
+
 enum { EMBEDDED_CHUNK = 512 };
 
 tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *err) {
@@ -208,6 +232,7 @@ tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *
 void tq_cache_free(tq_cache *cache) {
     if (!cache) return;
     for (int l = 0; cache->layers && l < cache->params.n_layers; l++) {
+        if (cache->budget) drop_pages(&cache->layers[l], 0);
         free(cache->layers[l].pages);
         if (cache->layers[l].owns_codecs) {
             tq_codec_free(cache->layers[l].key);
@@ -215,7 +240,8 @@ void tq_cache_free(tq_cache *cache) {
         }
     }
     free(cache->layers);
-    for (int run = 0; run < TQ_LAYER_RUNS; run++) tq_page_pool_destroy(&cache->pools[run]);
+    for (int run = 0; run < TQ_LAYER_RUNS; run++) tq_page_pool_destroy(&cache->own_pools[run]);
+    if (cache->exact_rows) tq_page_budget_discharge(cache->budget, cache->exact_bytes, TQ_HELD_RUNNING);
     free(cache->exact_rows);
     free(cache->sink_logits);
     free(cache->attend_scratch);
@@ -255,11 +281,78 @@ static void drop_front_pages(tq_cache_layer *layer, int first) {
         int rows = min_int(TQ_PAGE_TOKENS, store->n_packed);
         store->n_forgotten += rows;
         store->n_packed -= rows;
-        tq_page_pool_return(layer->pool, layer->pages[n++]);
+        tq_page_pool_return(layer->pool, layer->pages[n++], TQ_HELD_RUNNING);
     }
     if (n == 0) return;
     layer->n_pages -= n;
     memmove(layer->pages, layer->pages + n, (size_t)layer->n_pages * sizeof *layer->pages);
+}
+
+/* How many rows leave the window when n more come. */
+static int leaving(const tq_cache *cache, const tq_kv_store *store, int n) {
+    int batch = cache->params.config.flush_batch_size, over = store->n_window + n - cache->params.config.buffer_size;
+    return over >= batch ? over / batch * batch : 0;
+}
+
+/* Which page is written next while it is held by others too, or -1. */
+static int borrowed_page(const tq_cache_layer *layer) {
+    int page = layer->store.n_packed / TQ_PAGE_TOKENS;
+    if (layer->store.n_packed % TQ_PAGE_TOKENS == 0 || !tq_page_pool_shared(layer->pool, layer->pages[page])) return -1;
+    return page;
+}
+
+/* A copy of its own instead of a page that others hold too. */
+static bool own_page(tq_cache_layer *layer, int page) {
+    uint8_t *own = tq_page_pool_take(layer->pool);
+    if (!own) return false;
+    memcpy(own, layer->pages[page], layer->pool->slot_bytes);
+    tq_page_pool_return(layer->pool, layer->pages[page], TQ_HELD_RUNNING);
+    layer->pages[page] = own;
+    return true;
+}
+
+/* Pages for n more rows, all taken or none; and the page that is written next becomes the cache's own. */
+static tq_status reserve_layer(tq_cache *cache, tq_cache_layer *layer, int n, tq_error *err) {
+    int n_leave = leaving(cache, &layer->store, n), had = layer->n_pages; /* sinks are not deducted: a page too many */
+    if (cache->forgets || n_leave == 0) return TQ_OK;
+    int want = min_int(pages_of(layer->store.n_packed + n_leave), layer->max_pages), borrowed = borrowed_page(layer);
+    while (layer->n_pages < want) {
+        uint8_t *page = tq_page_pool_take(layer->pool);
+        if (!page) break;
+        layer->pages[layer->n_pages++] = page;
+    }
+    if (layer->n_pages >= want && (borrowed < 0 || own_page(layer, borrowed))) return TQ_OK;
+    drop_pages(layer, had);
+    return tq_fail(err, TQ_FULL, "the cache budget of %zu bytes has no room for %d more tokens", cache->budget->limit, n);
+}
+
+tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err) {
+    if (!cache->budget) return TQ_OK; /* its own pools have room for everything */
+    for (int l = 0; l < cache->params.n_layers; l++) TQ_TRY(reserve_layer(cache, &cache->layers[l], n, err));
+    return TQ_OK;
+}
+
+/* Pages of a layer within a budget once it holds n_tokens: what a chunk's rows need before front pages go is counted, and
+ * one that is copied because others hold it. */
+static int pages_for(const tq_cache *cache, const tq_cache_layer *layer, int n_tokens) {
+    int most = layer->max_pages + (cache->budget ? 0 : pages_of(cache->max_chunk) + 1);
+    return cache->forgets ? 0 : min_int(pages_of(n_tokens), most) + 1;
+}
+
+size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens) {
+    size_t bytes = cache->exact_bytes;
+    for (int l = 0; l < cache->params.n_layers; l++)
+        bytes += (size_t)pages_for(cache, &cache->layers[l], n_tokens) * cache->layers[l].pool->slot_bytes;
+    return bytes;
+}
+
+size_t tq_cache_bytes_wanted(const tq_cache *cache, int n_tokens) {
+    size_t bytes = 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        bytes += (size_t)max_int(pages_for(cache, layer, n_tokens) - layer->n_pages, 0) * layer->pool->slot_bytes;
+    }
+    return bytes;
 }
 
 static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, const float *v, int n) {
@@ -269,8 +362,7 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     k += (size_t)taken * row;
     v += (size_t)taken * row;
     n -= taken;
-    int batch = cache->params.config.flush_batch_size, queue = store->n_window + n;
-    int over = queue - cache->params.config.buffer_size, n_leave = over >= batch ? over / batch * batch : 0;
+    int n_leave = leaving(cache, store, n);
     int first = first_kept(store, tokens_of(store) + n), n_forget = cache->forgets ? n_leave : 0;
     drop_front_pages(layer, first);
     if (store->n_packed == 0 && first > store->n_forgotten) n_forget = min_int(first - store->n_forgotten, n_leave);
@@ -292,6 +384,7 @@ tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const floa
     size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
     for (int m; n > 0; n -= m, k += (size_t)m * kv_row, v += (size_t)m * kv_row) {
         m = min_int(n, cache->max_chunk);
+        if (cache->budget) TQ_TRY(reserve_layer(cache, l, m, err));
         store_rows(cache, l, k, v, m);
     }
     return TQ_OK;
@@ -308,13 +401,14 @@ tq_status tq_cache_attend(tq_cache *cache, int layer, const float *q, const floa
     size_t kv_row = (size_t)cache->params.n_kv_heads * (size_t)cache->params.head_dim;
     while (n > 0) { /* one pass where the caller's chunks are what the cache was made for */
         int m = min_int(n, cache->max_chunk);
+        if (cache->budget) TQ_TRY(reserve_layer(cache, l, m, err));
         tq_attend_args args = {.store = &l->store, .n_heads = cache->params.n_heads, .n = m,
                                .scale = cache->params.scale, .cap = cache->params.softcap,
                                .sink_logits = cache->sink_logits
                                                   ? cache->sink_logits + (size_t)layer * (size_t)cache->params.n_heads
                                                   : NULL,
                                .q = q, .k = k, .v = v, .out = out,
-                               .scratch = cache->attend_scratch};
+                               .scratch = cache->budget ? cache->budget->scratch : cache->attend_scratch};
         cache->backend->ops->attend(cache->backend, &args);
         store_rows(cache, l, k, v, m);
         q += (size_t)m * q_row;
@@ -332,10 +426,6 @@ int tq_cache_length(const tq_cache *cache) {
     int length = tokens_of(&cache->layers[0].store);
     for (int l = 1; l < cache->params.n_layers; l++) length = min_int(length, tokens_of(&cache->layers[l].store));
     return length;
-}
-
-static void drop_pages(tq_cache_layer *layer, int keep) {
-    while (layer->n_pages > keep) tq_page_pool_return(layer->pool, layer->pages[--layer->n_pages]);
 }
 
 static void rewind_layer(tq_cache_layer *layer, int length) {

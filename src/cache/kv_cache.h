@@ -12,7 +12,7 @@ typedef struct tq_cache_layer {
     tq_codec *key, *value; /* of this layer; shared by layers whose codec has no layer seed */
     tq_kv_store store;
     bool owns_codecs;
-    tq_page_pool *pool; /* of the cache, for pages of these codecs */
+    tq_page_pool *pool; /* of the cache or its budget, for pages of these codecs */
     uint8_t **pages; /* (max_pages): store.pages */
     int n_pages, max_pages;
 } tq_cache_layer;
@@ -26,7 +26,8 @@ struct tq_cache {
     int exact_cap;
     float *sink_logits; /* (n_layers, n_heads), or NULL */
     tq_cache_layer *layers;
-    tq_page_pool pools[TQ_LAYER_RUNS]; /* slots of n_kv_heads pages; a pool a run of layers (layer_schedule.h) */
+    tq_page_pool own_pools[TQ_LAYER_RUNS]; /* slots of n_kv_heads pages; a pool a run of layers (layer_schedule.h) */
+    tq_page_budget *budget;                /* or NULL; then pools and scratch of attention are the budget's */
     void *exact_rows, *attend_scratch;
     size_t exact_bytes;
     int max_chunk;
@@ -35,6 +36,21 @@ struct tq_cache {
 /* A cache on somebody else's backend, for chunks of up to max_chunk tokens. */
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
                           tq_error *err);
+
+/* The same, with pages from a budget's pools, which it shares with other caches and their checkpoints; exact rows are
+ * charged to the budget too.  TQ_FULL if they have no room. */
+tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                              tq_cache **out, tq_error *err);
+
+/* Take the pages that n more tokens will need, and make pages that others hold too its own where rows will be written:
+ * storing up to n tokens then cannot fail for want of pages.  TQ_FULL leaves what is stored as it is.  Storing without
+ * it reserves layer by layer. */
+tq_status tq_cache_reserve(tq_cache *cache, int n, tq_error *err);
+
+/* Bytes that a cache within a budget takes at most once it holds n_tokens, checkpoints not counted: in all (asked of any
+ * cache of the same params), and on top of what it holds now. */
+size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens);
+size_t tq_cache_bytes_wanted(const tq_cache *cache, int n_tokens);
 
 /* Store n tokens of a layer without attending: keys and values that come from elsewhere.  TQ_FULL changes nothing. */
 tq_status tq_cache_append(tq_cache *cache, int layer, const float *k, const float *v, int n, tq_error *err);
@@ -45,7 +61,7 @@ void tq_cache_clear(tq_cache *cache);
 /* N of "window:N", or -1. */
 int tq_cache_window_of(const char *kv);
 
-/* Key and value codec names of a config for one run of layers: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32";
+/* Key and value codec names of a config, whose kv is neither NULL nor auto, for one run of layers: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32";
  * "window:N" -> f16.  canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
 

@@ -5,7 +5,45 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/codec.h"
+
 static const char *const keys[TQ_LAYER_RUNS] = {"", ",first=", ",last="};
+
+/* Which codec a layer has under the name of a size, chosen by measurement (docs/quality.md): damage to late layers' keys
+ * costs a hundred times what the same damage to early ones does, so bits move there; and trellis codes, which take their
+ * time, stay where they pay.  Shares are rounded eighths of the layers: a cache is within .1 bit of its name. */
+static const struct preset {
+    const char *name;
+    int first, last; /* eighths */
+    const char *runs[TQ_LAYER_RUNS];
+} presets[] = {
+    {"tq4", 4, 2, {"tq4", "tq:k=lm3,v=tq3", "tq:k=q8,v=tq4"}},
+    {"tq3.5", 4, 1, {"tq:k=tq4,v=tq3", "lm3", "tq:k=q8,v=tq3"}},
+    {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq2.5", ""}},
+    {"tq2.5", 4, 2, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
+    {"tq2", 0, 1, {"tq2", "", "tq:k=tq3,v=tq2"}},
+};
+enum { MIN_PRESET_LAYERS = 8 };
+
+const char *tq_layer_schedule_resolve(const char *kv, int head_dim) {
+    if (kv && strcmp(kv, "auto") != 0) return kv;
+    return head_dim % 16 == 0 && head_dim <= TQ_MAX_PLANAR_DIM ? "tq3" : "f16";
+}
+
+bool tq_layer_schedule_of_preset(const char *kv, int n_layers, tq_layer_schedule *out) {
+    if (n_layers < MIN_PRESET_LAYERS) return false;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+        const struct preset *p = &presets[i];
+        if (strcmp(kv, p->name) != 0) continue;
+        *out = (tq_layer_schedule){.n_layers = n_layers};
+        out->count[TQ_FIRST_LAYERS] = (n_layers * p->first + 3) / 8;
+        out->count[TQ_LAST_LAYERS] = (n_layers * p->last + 3) / 8;
+        out->count[TQ_MIDDLE_LAYERS] = n_layers - out->count[TQ_FIRST_LAYERS] - out->count[TQ_LAST_LAYERS];
+        for (int run = 0; run < TQ_LAYER_RUNS; run++) strcpy(out->name[run], p->runs[run]);
+        return true;
+    }
+    return false;
+}
 
 static tq_status bad_grammar(const char *kv, tq_error *err) {
     return tq_fail(err, TQ_INVALID, "codec '%s': want CODEC,first=N[:CODEC],last=N[:CODEC], with a codec for one of them",

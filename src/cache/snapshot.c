@@ -82,7 +82,7 @@ tq_status tq_snapshot_write(const tq_cache *cache, FILE *to, const char *label, 
                               (uint32_t)layer->store.sliding};
         TQ_TRY(put(&s, counts, sizeof counts));
         TQ_TRY(each_exact_row_run(&s, &layer->store, put_rows));
-        for (int p = 0; p < layer->n_pages; p++) TQ_TRY(put(&s, layer->pages[p], layer->pool->slot_bytes));
+        for (int p = 0; p * TQ_PAGE_TOKENS < layer->store.n_packed; p++) TQ_TRY(put(&s, layer->pages[p], layer->pool->slot_bytes));
     }
     uint64_t sum = s.sum;
     return put(&s, &sum, sizeof sum);
@@ -137,6 +137,7 @@ static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, i
     int pages = ((int)counts[1] + TQ_PAGE_TOKENS - 1) / TQ_PAGE_TOKENS;
     while (layer->n_pages < pages) {
         uint8_t *page = tq_page_pool_take(layer->pool);
+        if (!page) return tq_fail(s->err, TQ_FULL, "%s: the cache budget has no room for %d pages a layer", s->label, pages);
         layer->pages[layer->n_pages++] = page;
         TQ_TRY(get(s, page, layer->pool->slot_bytes));
     }

@@ -84,7 +84,7 @@ tq_status tq_codebook_make(int dim, int bits, tq_codebook *out, tq_error *err) {
     if (bits < 1 || bits > 8) return tq_fail(err, TQ_INVALID, "codebook: want 1..8 bits, got %d", bits);
     if (dim < 4) return tq_fail(err, TQ_INVALID, "codebook: want a dimension of at least 4, got %d", dim);
     density f = {.d = dim};
-    f.norm = exp(lgamma(f.d / 2) - lgamma((f.d - 1) / 2)) / sqrt(3.14159265358979323846 * f.d);
+    f.norm = exp(tq_log_gamma(f.d / 2) - tq_log_gamma((f.d - 1) / 2)) / sqrt(3.14159265358979323846 * f.d);
     double top = sqrt(f.d);
     if (top > 12) top = 12; /* beyond 12 standard deviations nothing is left in double precision */
     int n = 1 << (bits - 1);

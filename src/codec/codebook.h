@@ -6,6 +6,7 @@
 #ifndef TQ_CODEC_CODEBOOK_H
 #define TQ_CODEC_CODEBOOK_H
 
+#include <math.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -27,6 +28,12 @@ static inline uint8_t tq_codebook_code(const tq_codebook *codebook, float u) {
     for (int step = codebook->n_levels / 2; step > 0; step /= 2)
         if (u >= codebook->boundaries[low + step - 1]) low += step;
     return (uint8_t)low;
+}
+
+/* The logarithm of the gamma function of x > 0; lgamma itself writes a global variable. */
+static inline double tq_log_gamma(double x) {
+    int sign;
+    return lgamma_r(x, &sign);
 }
 
 #endif

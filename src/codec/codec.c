@@ -19,17 +19,25 @@ static const struct codec_family {
     int bits; /* 0: in the name */
     int low, high; /* even: no odd ones between */
     int group; /* if the name has none; 0: the family has no groups */
-    bool even, trellis, uniform, orthogonal, affine;
+    bool even, trellis, pairs, uniform, orthogonal, affine;
 } families[] = {
     {"f32", TQ_CODEC_F32, .bits = 32},
     {"f16", TQ_CODEC_F16, .bits = 16},
     {"q8", TQ_CODEC_PLANAR, .bits = 8},
-    {"tq2", TQ_CODEC_PLANAR, .bits = 2},
-    {"tq3", TQ_CODEC_PLANAR, .bits = 3},
-    {"tq4", TQ_CODEC_PLANAR, .bits = 4},
+    {"tq2", TQ_CODEC_PLANAR, .bits = 2, .trellis = true}, /* the best there is of a size: docs/quality.md */
+    {"tq2.5", TQ_CODEC_PLANAR, .bits = 5, .pairs = true},
+    {"tq3", TQ_CODEC_PLANAR, .bits = 3, .trellis = true},
+    {"tq3.5", TQ_CODEC_PLANAR, .bits = 7, .pairs = true},
+    {"tq4", TQ_CODEC_PLANAR, .bits = 4, .trellis = true},
+    {"lm2", TQ_CODEC_PLANAR, .bits = 2},
+    {"lm3", TQ_CODEC_PLANAR, .bits = 3},
+    {"lm4", TQ_CODEC_PLANAR, .bits = 4},
     {"tcq2", TQ_CODEC_PLANAR, .bits = 2, .trellis = true},
     {"tcq3", TQ_CODEC_PLANAR, .bits = 3, .trellis = true},
     {"tcq4", TQ_CODEC_PLANAR, .bits = 4, .trellis = true},
+    {"vq2.5", TQ_CODEC_PLANAR, .bits = 5, .pairs = true},
+    {"vq3.5", TQ_CODEC_PLANAR, .bits = 7, .pairs = true},
+    {"vq3", TQ_CODEC_PLANAR, .bits = 6, .pairs = true},
     {"uniform", TQ_CODEC_PLANAR, .low = 2, .high = 4, .uniform = true},
     {"paper-mse", TQ_CODEC_MSE, .low = 1, .high = 8},
     {"paper-prod", TQ_CODEC_PROD, .low = 2, .high = 4},
@@ -42,8 +50,8 @@ static const struct codec_family {
 };
 
 /* The same for people. */
-const char tq_codec_names[] = "f32, f16, q8, tq2, tq3, tq4, tcq2, tcq3, tcq4, uniform:2..4, paper-mse:1..8, paper-prod:2..4, "
-                              "paper-prod-orth:2..4, paper:2.5|3.5, minmax:2|4[:GROUP], q4-group[:GROUP], q8-group[:GROUP]";
+const char tq_codec_names[] = "f32, f16, q8, tq2, tq2.5, tq3, tq3.5, tq4, lm2, lm3, lm4, tcq2, tcq3, tcq4, vq2.5, vq3, vq3.5, uniform:2..4, "
+                              "paper-mse:1..8, paper-prod:2..4, paper-prod-orth:2..4, paper:2.5|3.5, minmax:2|4[:GROUP], q4-group[:GROUP], q8-group[:GROUP]";
 
 /* ":N" where `text` begins; behind it, or NULL. */
 static const char *read_number(const char *text, int *number) {
@@ -83,6 +91,7 @@ static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
     codec->kind = f->kind, codec->bits = numbers[0], codec->group = numbers[1];
     codec->uniform = f->uniform, codec->orthogonal = f->orthogonal, codec->affine = f->affine;
     if (f->trellis) codec->trellis = tq_trellis_of(codec->bits);
+    if (f->pairs) codec->pairs = tq_pair_codebook_of(codec->bits);
     return TQ_OK;
 }
 
@@ -122,7 +131,7 @@ static void fill_integer_levels(tq_codec *codec) {
 /* 1 / (d * E|u|) for a coordinate u of a uniformly random unit vector: what a sign of an orthogonal sketch is worth, so
  * that the sum of the signs' rows has the residual's own length along it.  E|u| = G(d/2) / (sqrt(pi) G((d+1)/2)). */
 static double orthogonal_step(int dim) {
-    return 1.7724538509055160273 * exp(lgamma((dim + 1) / 2.0) - lgamma(dim / 2.0)) / dim;
+    return 1.7724538509055160273 * exp(tq_log_gamma((dim + 1) / 2.0) - tq_log_gamma(dim / 2.0)) / dim;
 }
 
 static tq_status make_sketch(tq_codec *codec, uint32_t seed, tq_error *err) {
@@ -156,8 +165,8 @@ static tq_status build(tq_codec *codec, uint64_t seed, tq_error *err) {
     case TQ_CODEC_F32: codec->row_bytes = 4 * d; break;
     case TQ_CODEC_F16: codec->row_bytes = 2 * d; break;
     case TQ_CODEC_PLANAR:
-        codec->row_bytes = 2 + d * (size_t)bits / 8;
-        if (codec->trellis) return tq_rotation_hadamard(dim, seed, &codec->rotation, err);
+        codec->row_bytes = 2 + ((size_t)tq_codec_codes(codec) * (size_t)bits + 7) / 8;
+        if (codec->trellis || codec->pairs) return tq_rotation_hadamard(dim, seed, &codec->rotation, err);
         if (bits < 8 && !codec->uniform) TQ_TRY(tq_codebook_make(dim, bits, &codec->codebook, err));
         fill_integer_levels(codec);
         return tq_rotation_hadamard(dim, seed, &codec->rotation, err);
@@ -217,7 +226,7 @@ size_t tq_codec_table_bytes(const tq_codec *codec) {
 }
 
 double tq_codec_payload_bits(const tq_codec *codec) {
-    if (codec->kind != TQ_CODEC_SPLIT) return codec->bits;
+    if (codec->kind != TQ_CODEC_SPLIT) return codec->pairs ? codec->bits / 2.0 : codec->bits;
     return codec->bits + (double)codec->n_outliers / codec->dim;
 }
 
@@ -238,7 +247,7 @@ tq_status tq_codec_choose_outliers(tq_codec *codec, const float *x, int n, tq_er
 double tq_codec_expected_distortion(const tq_codec *codec) {
     const double half_pi = 1.57079632679489661923;
     switch (codec->kind) {
-    case TQ_CODEC_PLANAR: return codec->bits == 8 || codec->trellis || codec->uniform ? -1 : codec->codebook.distortion;
+    case TQ_CODEC_PLANAR: return codec->bits == 8 || codec->trellis || codec->pairs || codec->uniform ? -1 : codec->codebook.distortion;
     case TQ_CODEC_MSE: return codec->codebook.distortion;
     case TQ_CODEC_PROD:
         if (!codec->orthogonal) return half_pi * codec->codebook.distortion;

@@ -7,13 +7,14 @@
 
 #include "base/status.h"
 #include "codec/codebook.h"
+#include "codec/pair_codebook.h"
 #include "codec/rotation.h"
 #include "codec/trellis.h"
 
 typedef enum tq_codec_kind {
     TQ_CODEC_F32,
     TQ_CODEC_F16,
-    TQ_CODEC_PLANAR, /* tq2 tq3 tq4 tcq2 tcq3 tcq4 q8 uniform: integer levels, attended to with integer arithmetic */
+    TQ_CODEC_PLANAR, /* q8 lm2..4 tcq2..4 vq2.5..3.5 uniform: integer levels, attended to with integer arithmetic */
     TQ_CODEC_MSE,    /* paper-mse */
     TQ_CODEC_PROD,   /* paper-prod, paper-prod-orth */
     TQ_CODEC_SPLIT,  /* paper:2.5, paper:3.5: outlier channels apart (outlier_split.h) */
@@ -30,7 +31,7 @@ struct tq_codec {
     char name[32];
     tq_codec_kind kind;
     int dim, width;
-    int bits, group;
+    int bits, group;         /* bits: of a code, which pairs have one for two values */
     size_t row_bytes;
     tq_rotation rotation;    /* PLANAR: Hadamard; MSE, PROD, SPLIT (of the outliers): Haar; else empty */
     float *sketch;           /* PROD: (dim, dim) */
@@ -39,7 +40,8 @@ struct tq_codec {
     bool uniform;            /* PLANAR: evenly spaced levels, the row's step searched */
     bool affine;             /* MINMAX: groups as MLX quantizes them: zero is a level */
     const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
-    tq_codebook codebook;    /* tq2 tq3 tq4, MSE, PROD (bits - 1), SPLIT (of the outliers: bits + 1) */
+    const tq_pair_codebook *pairs; /* vq2.5 vq3 vq3.5, else NULL */
+    tq_codebook codebook;    /* lm2 lm3 lm4, MSE, PROD (bits - 1), SPLIT (of the outliers: bits + 1) */
     int n_outliers;          /* SPLIT: channels that get one bit more */
     tq_rotation rest_rotation; /* SPLIT: of the other channels, as is the codebook */
     tq_codebook rest_codebook;
@@ -61,8 +63,9 @@ enum { TQ_MAX_RUNS = TQ_MAX_DIM / 4 };
 /* runs: (TQ_MAX_RUNS).  How many there are; 0 for F32, F16 and PLANAR. */
 int tq_row_runs(const tq_codec *codec, const uint8_t *row, tq_code_run *runs);
 
-/* PLANAR: y already in the codec's basis (rotated, centred) -> codes (dim), 0..2^bits-1, and the row's scale: the value
- * of level 127, rounded to f16.  decode: level / 127 * scale.
+/* PLANAR: y already in the codec's basis (rotated, centred) -> codes (n_codes), 0..2^bits-1, and the row's scale: the value
+ * of level 127, rounded to f16.  decode: level / 127 * scale.  Code i is coordinate i's, or of pairs, that of coordinates
+ * tq_pair_place(i, lanes) and tq_pair_step(lanes) after.
  *
  * `lanes` divides dim and is the order of a trellis: its sample t is coordinate tq_chain_place(t, dim, lanes).  Rows have
  * 1; pages have what lets a register of codes follow another (codec/page.h). */
@@ -70,6 +73,16 @@ uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, ui
 
 /* The inverse, without the scale: codes -> levels, -127..127. */
 void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, int8_t *levels);
+
+/* Codes of a row: one a coordinate, or one a pair. */
+static inline int tq_codec_codes(const tq_codec *codec) { return codec->pairs ? codec->dim / 2 : codec->dim; }
+
+/* Pairs of neighbours (rows), 4 apart (keys: the same place of the next vector) or 8 (values: of the tile's other half). */
+static inline int tq_pair_step(int lanes) { return lanes == 16 ? 8 : lanes; }
+static inline int tq_pair_place(int i, int lanes) {
+    int step = tq_pair_step(lanes);
+    return i / step * 2 * step + i % step;
+}
 
 static inline int tq_chain_place(int t, int dim, int lanes) { return lanes * (t % (dim / lanes)) + t / (dim / lanes); }
 

@@ -15,8 +15,13 @@ int tq_block_tile_vectors(const tq_codec *codec, tq_side side) {
     return side == TQ_KEYS ? codec->dim / 4 : TQ_PAGE_TOKENS / 4;
 }
 
+/* A tile of pairs, n vectors of codes: where the planes of two and of one bit begin, in units of 64 bytes. */
+static int twos_at(int n) { return n / 2; }
+static int ones_at(const tq_codec *codec, int n) { return twos_at(n) + (codec->bits == 5 ? 0 : (n + 3) / 4); }
+
 size_t tq_block_tile_bytes(const tq_codec *codec, tq_side side) {
     size_t vectors = (size_t)tq_block_tile_vectors(codec, side);
+    if (codec->pairs) return ((size_t)ones_at(codec, (int)vectors / 2) + (codec->bits == 6 ? 0 : (vectors + 15) / 16)) * TQ_VECTOR_BYTES;
     if (codec->bits != 3) return vectors * TQ_VECTOR_BYTES * (size_t)codec->bits / 8;
     return (vectors / 4 + (vectors + 7) / 8) * TQ_VECTOR_BYTES;
 }
@@ -82,6 +87,30 @@ static size_t high3_at(int vector, int vectors) {
     return group3_at(vector) + (vector / 8 * 8 + 8 <= vectors ? 2 : 1) * TQ_VECTOR_BYTES;
 }
 
+/* The code of the pair whose first coordinate stands at s: its vector of codes and the place there. */
+static spot pair_spot(tq_side side, spot s) {
+    if (side == TQ_KEYS) return (spot){s.tile, s.vector / 2, s.place};
+    return (spot){s.tile, s.vector / 2, s.vector % 2 * 32 + s.place};
+}
+
+static void put_pair(const tq_codec *codec, int n, uint8_t *tile, spot s, unsigned code) {
+    int v = s.vector;
+    put_bits(tile + v / 2 * TQ_VECTOR_BYTES + s.place, v % 2 * 4, 15, code & 15);
+    if (codec->bits != 5)
+        put_bits(tile + (twos_at(n) + v / 4) * TQ_VECTOR_BYTES + s.place, v % 4 * 2, 3, code >> 4 & 3);
+    if (codec->bits != 6)
+        put_bits(tile + (ones_at(codec, n) + v / 8) * TQ_VECTOR_BYTES + s.place, v % 8, 1, code >> (codec->bits - 1));
+}
+
+static unsigned get_pair(const tq_codec *codec, int n, const uint8_t *tile, spot s) {
+    int v = s.vector;
+    unsigned code = tile[v / 2 * TQ_VECTOR_BYTES + s.place] >> v % 2 * 4 & 15u;
+    if (codec->bits != 5) code |= (tile[(twos_at(n) + v / 4) * TQ_VECTOR_BYTES + s.place] >> v % 4 * 2 & 3u) << 4;
+    if (codec->bits != 6)
+        code |= (tile[(ones_at(codec, n) + v / 8) * TQ_VECTOR_BYTES + s.place] >> v % 8 & 1u) << (codec->bits - 1);
+    return code;
+}
+
 static void put_code(const tq_codec *codec, int vectors, uint8_t *tile, spot s, unsigned code) {
     int v = s.vector;
     switch (codec->bits) {
@@ -125,7 +154,11 @@ void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, 
     scales[row] = scale;
     size_t tile_bytes = tq_block_tile_bytes(codec, side);
     int vectors = tq_block_tile_vectors(codec, side);
-    for (int i = 0; i < codec->dim; i++) {
+    for (int i = 0; codec->pairs && i < codec->dim / 2; i++) {
+        spot s = find_spot(side, row, tq_pair_place(i, tq_side_lanes(side)));
+        put_pair(codec, vectors / 2, block + (size_t)s.tile * tile_bytes, pair_spot(side, s), codes[i]);
+    }
+    for (int i = 0; !codec->pairs && i < codec->dim; i++) {
         spot s = find_spot(side, row, i);
         put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
     }
@@ -157,7 +190,11 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
         int vectors = tq_block_tile_vectors(codec, side);
         uint8_t codes[TQ_MAX_DIM];
         int8_t levels[TQ_MAX_DIM];
-        for (int i = 0; i < codec->dim; i++) {
+        for (int i = 0; codec->pairs && i < codec->dim / 2; i++) {
+            spot s = find_spot(side, row, tq_pair_place(i, tq_side_lanes(side)));
+            codes[i] = (uint8_t)get_pair(codec, vectors / 2, block + (size_t)s.tile * tile_bytes, pair_spot(side, s));
+        }
+        for (int i = 0; !codec->pairs && i < codec->dim; i++) {
             spot s = find_spot(side, row, i);
             codes[i] = (uint8_t)get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
         }

@@ -18,6 +18,13 @@
  *     3 bits: a group is 64 bytes for the low two bits of vectors 0-3, 64 for those of 4-7 (absent in a group of 4),
  *             and 64 whose bit v is the high bit of vector v: 192 bytes for 512 codes.
  *
+ *   Pairs have a code for two coordinates of a token, whose levels stand in two places.  A vector of 64 codes fills two
+ *   vectors.  Keys: code of (token t, dims i and i + 4, i % 8 < 4) is number i/8 of the tile, place 4*(t%16) + i%4.
+ *           Values: code of (token t, dims i and i + 8, i % 16 < 8) is number t/8, place 32*(t%8/4) + 4*(i%8) + t%4.
+ *   Bytes of a tile of n vectors of codes: n/2 times 64 for the low four bits (vectors 2j, 2j+1); for 6 and 7 bits, n/4
+ *   times 64 (rounded up) for two bits more (vectors 4j..4j+3); for 5 and 7 bits, n/8 times 64 (rounded up) for the
+ *   highest bit (vectors 8j..8j+7).
+ *
  *   Trellis codes stand in the same places.  A row's trellis runs so that a sample follows the one at the same place of
  *   the vector (keys) or of the tile (values) before; after the last vector the chain of keys goes on at the next byte of
  *   a lane, and after the last tile that of values at the next lane: sample t is coordinate

@@ -131,6 +131,14 @@ uint16_t tq_trellis_end(const tq_codec *codec, int lanes, const float *y, const 
 
 void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, int8_t *levels) {
     int dim = codec->dim;
+    if (codec->pairs) {
+        for (int i = 0; i < dim / 2; i++) {
+            int place = tq_pair_place(i, lanes);
+            levels[place] = (int8_t)((int)codec->pairs->first[codes[i]] - 128);
+            levels[place + tq_pair_step(lanes)] = (int8_t)((int)codec->pairs->second[codes[i]] - 128);
+        }
+        return;
+    }
     if (!codec->trellis) {
         for (int i = 0; i < dim; i++) levels[i] = (int8_t)((int)codec->levels[codes[i]] - 128);
         return;
@@ -140,6 +148,23 @@ void tq_planar_levels(const tq_codec *codec, int lanes, const uint8_t *codes, in
     for (int t = 0; t < dim; t++) chain[t] = codes[tq_chain_place(t, dim, lanes)];
     tq_trellis_decode(codec->trellis, chain, dim, chain_levels);
     for (int t = 0; t < dim; t++) levels[tq_chain_place(t, dim, lanes)] = chain_levels[t];
+}
+
+static uint16_t quantize_pairs(const tq_codec *codec, int lanes, const float *y, uint8_t *codes) {
+    int dim = codec->dim;
+    uint16_t scale;
+    float factor = unit_factor(dim, y, &scale) * (codec->pairs->sigma * TQ_PAIR_UNIT);
+    if (factor == 0) return scale;
+    int16_t samples[TQ_MAX_DIM];
+    for (int i = 0; i < dim / 2; i++) {
+        int place = tq_pair_place(i, lanes);
+        samples[2 * i] = (int16_t)rintf(y[place] * factor);
+        samples[2 * i + 1] = (int16_t)rintf(y[place + tq_pair_step(lanes)] * factor);
+    }
+    tq_pairs_encode(codec->pairs, samples, dim / 2, codes);
+    int8_t levels[TQ_MAX_DIM];
+    tq_planar_levels(codec, lanes, codes, levels);
+    return fit_scale(dim, y, levels);
 }
 
 uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, uint8_t *codes) {
@@ -153,6 +178,7 @@ uint16_t tq_planar_quantize(const tq_codec *codec, int lanes, const float *y, ui
         tq_trellis_encode(codec->trellis, samples, dim, chain);
         return tq_trellis_end(codec, lanes, y, chain, codes);
     }
+    if (codec->pairs) return quantize_pairs(codec, lanes, y, codes);
     if (codec->bits == 8) return quantize_8bit(dim, y, codes);
     if (codec->uniform) return quantize_uniform(codec, y, codes);
     float factor = unit_factor(dim, y, &scale);
@@ -172,7 +198,7 @@ static void encode_planar(const tq_codec *codec, const float *x, uint8_t *row) {
     put_u16(row, tq_planar_quantize(codec, 1, y, codes));
     uint8_t *low = row + 2, *high = low + codec->dim / 4;
     memset(low, 0, codec->row_bytes - 2);
-    for (int i = 0; i < codec->dim; i++) {
+    for (int i = 0; i < tq_codec_codes(codec); i++) {
         if (codec->bits != 3) {
             tq_stream_put(low, i, codec->bits, codes[i]);
         } else {
@@ -187,7 +213,7 @@ static void expand_planar(const tq_codec *codec, const uint8_t *row, float *y) {
     const uint8_t *low = row + 2, *high = low + codec->dim / 4;
     uint8_t codes[TQ_MAX_DIM];
     int8_t levels[TQ_MAX_DIM];
-    for (int i = 0; i < codec->dim; i++)
+    for (int i = 0; i < tq_codec_codes(codec); i++)
         codes[i] = (uint8_t)(codec->bits != 3 ? tq_stream_get(low, i, codec->bits)
                                               : tq_stream_get(low, i, 2) | tq_stream_get(high, i, 1) << 2);
     tq_planar_levels(codec, 1, codes, levels);

@@ -4,6 +4,7 @@
  *   F32      dim f32                      F16      dim f16
  *   PLANAR   f16 scale | dim codes of `bits`, as a bit stream (2, 4, 8 bits) or, for 3 bits, a stream of the low two
  *            bits of every code and then a stream of the high bits.  Value: level(code) / 127 * scale.
+ *            Of pairs: dim/2 codes of 5, 6 or 7 bits, as a bit stream; code i is that of values 2i and 2i + 1.
  *   MSE      f32 norm | bit stream of dim codes.  Value: norm / sqrt(dim) * level(code), rotated back.
  *   PROD     f32 norm | f32 residual norm | bit stream of dim (bits-1)-bit codes | dim sign bits (1 is positive)
  *   SPLIT    for the outliers, then for the rest: f16 norm / sqrt(channels) | for each a bit stream: (bits+1)-bit codes

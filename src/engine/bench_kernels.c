@@ -120,16 +120,25 @@ static void run_sum_rows_f16(const tq_kernels *k, const bench_case *c, float *ou
     memset(to, 0, QUERIES * HEAD * sizeof *to);
     k->sum_rows_f16(c->x, QUERIES, ROWS, (const uint16_t *)(const void *)c->data, ROWS, HEAD, HEAD, to, HEAD);
 }
-/* ---- whole pages: 7 queries (the group of a Qwen2.5-0.5B), 128 keys or values of HEAD or 64 */
+/* ---- whole pages: 7 queries (the group of a Qwen2.5-0.5B) or 56 (8 tokens of it), 128 keys or values of HEAD or 64 */
 
-enum { GROUP = 7, PAGE_SCALES = 8192 }; /* floats of scratch before the queries' integers, whose scales stand in data */
+enum { GROUP = 7, MANY = 56, MANY_FLOATS = MANY * HEAD };
 
-static tq_int_vectors int_vectors_in(float *at) {
+/* Floats of scratch: what is gathered, then sums and maxima, the steps' own, the integers of queries and of weights. */
+enum {
+    SUMS_AT = MANY_FLOATS,
+    STEPS_AT = SUMS_AT + 4 * 64,
+    QUERIES_AT = STEPS_AT + 8192,
+    WEIGHTS_AT = QUERIES_AT + MANY * (TQ_INT_STRIDE + 2),
+    ROWS_AT = WEIGHTS_AT + TQ_PAGE_QUERIES * (TQ_INT_STRIDE + 2),
+    SCRATCH_FLOATS = ROWS_AT + 16384
+};
+
+static tq_int_vectors int_vectors_in(float *at, int n) {
     int8_t *bytes = (int8_t *)at;
-    size_t plane = (size_t)TQ_PAGE_QUERIES * TQ_INT_STRIDE;
-    return (tq_int_vectors){.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane,
-                            .step = at + plane, .sum = (int32_t *)(void *)(at + plane + TQ_PAGE_QUERIES),
-                            .stride = TQ_INT_STRIDE};
+    size_t plane = (size_t)n * TQ_INT_STRIDE;
+    return (tq_int_vectors){.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 2 * plane + TQ_INT_STRIDE,
+                            .step = at + plane, .sum = (int32_t *)(void *)(at + plane + n), .stride = TQ_INT_STRIDE};
 }
 
 static tq_page_codes page_codes_of(const bench_case *c, int dim) {
@@ -140,44 +149,63 @@ static tq_page_codes page_codes_of(const bench_case *c, int dim) {
 
 /* c->n is the width. */
 static void run_page_dots(const tq_kernels *k, const bench_case *c, float *out) {
-    float *ints = c->scratch + PAGE_SCALES;
-    tq_int_vectors q = int_vectors_in(ints);
+    tq_int_vectors q = int_vectors_in(c->scratch + QUERIES_AT, MANY);
     if (out)
         for (int i = 0; i < GROUP; i++) k->to_int(c->x + i * c->n, c->n, &q, i);
     tq_page_codes codes = page_codes_of(c, c->n);
-    int32_t *dots = (int32_t *)(void *)c->scratch;
+    int32_t *dots = (int32_t *)(void *)(c->scratch + STEPS_AT);
     k->page_dots(&codes, &q, 0, GROUP, dots);
     for (int t = 0; out && t < codes.n_tiles; t++)
         for (int i = 0; i < GROUP * 16; i++) out[t * GROUP * 16 + i] = (float)dots[t * TQ_PAGE_QUERIES * 16 + i];
 }
 
-/* All that a page of c->n coordinates costs, as attend_page does it; out: what was gathered. */
-static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
-    float *scores = c->scratch, *factors = scores + TQ_PAGE_QUERIES * ROWS, *acc = factors + ROWS;
-    int32_t *dots = (int32_t *)(void *)(acc + TQ_PAGE_QUERIES * HEAD);
-    tq_int_vectors q = int_vectors_in(c->scratch + PAGE_SCALES), w = int_vectors_in(c->scratch + 2 * PAGE_SCALES);
-    float offsets[GROUP], unit[GROUP], max[GROUP], sum[GROUP];
-    tq_key_range seen[GROUP];
-    for (int i = 0; i < GROUP; i++) {
-        if (out) k->to_int(c->x + i * c->n, c->n, &q, i);
-        unit[i] = q.step[i] / 127, max[i] = -INFINITY, sum[i] = 0, seen[i] = (tq_key_range){0, ROWS};
+/* Eight rows at a time, step by step. */
+static void run_page_steps(const tq_kernels *k, const bench_case *c, const tq_planar_page *page, const tq_key_range *seen,
+                           const tq_page_rows *rows) {
+    float *scores = c->scratch + STEPS_AT, *factors = scores + TQ_PAGE_QUERIES * ROWS, offsets[TQ_PAGE_QUERIES], unit[TQ_PAGE_QUERIES];
+    int32_t *dots = (int32_t *)(void *)(factors + ROWS);
+    tq_int_vectors w = int_vectors_in(c->scratch + WEIGHTS_AT, TQ_PAGE_QUERIES);
+    k->page_factors(page->value_scales, ROWS, factors);
+    for (int row = 0, n; row < rows->n; row += n) {
+        n = rows->n - row < TQ_PAGE_QUERIES ? rows->n - row : TQ_PAGE_QUERIES;
+        for (int i = 0; i < n; i++) unit[i] = rows->q_int.step[row + i] / 127;
+        k->page_offsets(page->centre, c->n, rows->q + row * c->n, c->n, unit, n, offsets);
+        k->page_dots(&page->keys, &rows->q_int, row, n, dots);
+        k->page_scores(dots, page->key_scales, offsets, n, page->keys.n_tiles, scores);
+        tq_page_softmax soft = {.max = rows->max + row, .sum = rows->sum + row};
+        k->page_weights(scores, unit, seen, n, factors, &w, &soft);
+        k->page_dots(&page->values, &w, 0, n, dots);
+        k->page_values(dots, w.step, &soft, n, page->values.n_tiles, rows->acc + row * c->n, c->n);
     }
-    const uint16_t *scales = (const uint16_t *)(const void *)(c->data + 32768), *centre = scales + 2 * ROWS;
-    tq_page_codes keys = page_codes_of(c, c->n), values = keys;
-    values.codes = keys.codes + (size_t)keys.n_tiles * keys.tile_bytes;
-    values.n_vectors = ROWS / 4, values.n_tiles = c->n / 16;
-    values.tile_bytes = keys.tile_bytes * (size_t)keys.n_tiles / (size_t)values.n_tiles;
-    if (out) memset(acc, 0, TQ_PAGE_QUERIES * HEAD * sizeof *acc);
-    k->page_offsets(centre, c->n, c->x, c->n, unit, GROUP, offsets);
-    k->page_dots(&keys, &q, 0, GROUP, dots);
-    k->page_scores(dots, scales, offsets, GROUP, keys.n_tiles, scores);
-    k->page_factors(scales + ROWS, ROWS, factors);
-    tq_page_softmax soft = {.max = max, .sum = sum};
-    k->page_weights(scores, unit, seen, GROUP, factors, &w, &soft);
-    k->page_dots(&values, &w, 0, GROUP, dots);
-    k->page_values(dots, w.step, &soft, GROUP, values.n_tiles, acc, HEAD);
-    for (int i = 0; out && i < GROUP; i++)
-        for (int j = 0; j < c->n; j++) out[i * c->n + j] = acc[i * HEAD + j] / sum[i];
+}
+
+/* All that a page of c->n coordinates costs; out: what was gathered. */
+static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
+    int n = (int)(c->n_out / (size_t)c->n);
+    tq_page_rows rows = {.n = n, .q = c->x, .q_int = int_vectors_in(c->scratch + QUERIES_AT, MANY), .acc = c->scratch,
+                         .max = c->scratch + SUMS_AT, .sum = c->scratch + SUMS_AT + 64, .scratch = c->scratch + ROWS_AT};
+    tq_key_range seen[MANY];
+    for (int i = 0; i < n; i++) {
+        if (out) k->to_int(c->x + i * c->n, c->n, &rows.q_int, i);
+        if (out) rows.max[i] = -INFINITY, rows.sum[i] = 0;
+        seen[i] = (tq_key_range){0, ROWS};
+    }
+    if (out) memset(rows.acc, 0, c->n_out * sizeof *rows.acc);
+    const uint16_t *scales = (const uint16_t *)(const void *)(c->data + 32768);
+    tq_planar_page page = {.keys = page_codes_of(c, c->n), .values = page_codes_of(c, c->n), .key_scales = scales,
+                           .centre = scales + 2 * ROWS, .value_scales = scales + ROWS, .dim = c->n, .n = ROWS};
+    if (!out) rows.ready = page.keys.next = page.keys.codes, page.keys.next_bytes = 64; /* every page follows itself */
+    page.values.codes = page.keys.codes + (size_t)page.keys.n_tiles * page.keys.tile_bytes;
+    page.values.n_vectors = ROWS / 4, page.values.n_tiles = c->n / 16;
+    page.values.tile_bytes = page.keys.tile_bytes * (size_t)page.keys.n_tiles / (size_t)page.values.n_tiles;
+    if (!k->attend_page) {
+        run_page_steps(k, c, &page, seen, &rows);
+    } else {
+        if (out) k->begin_pages(n); /* else: repeat */
+        k->attend_page(&page, seen, &rows);
+        if (out) k->end_pages();
+    }
+    for (size_t i = 0; out && i < c->n_out; i++) out[i] = rows.acc[i] / rows.sum[i / (size_t)c->n];
 }
 
 static const struct {
@@ -202,13 +230,14 @@ static const struct {
     {"page", "2 bits, 7 queries, 128 keys and values of 64", run_page, 64, 2, GROUP * 64, 2e-4, 64 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "3 bits, 7 queries, 128 keys and values of 64", run_page, 64, 3, GROUP * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "4 bits, 7 queries, 128 keys and values of 64", run_page, 64, 4, GROUP * 64, 2e-4, 64 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 64},
+    {"page", "3 bits, 56 queries, 128 keys and values of 64", run_page, 64, 3, MANY * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
     {"page", "2 bits, 7 queries, 128 keys and values of 128", run_page, 128, 2, GROUP * 128, 2e-4, 128 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "3 bits, 7 queries, 128 keys and values of 128", run_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "4 bits, 7 queries, 128 keys and values of 128", run_page, 128, 4, GROUP * 128, 2e-4, 128 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 128},
 };
 
 static bool make_small(bench_case *c, size_t which, tq_rng *rng) {
-    enum { FLOATS = 4 * PAGE_SCALES, DATA = 65536 };
+    enum { FLOATS = SCRATCH_FLOATS, DATA = 65536 };
     *c = (bench_case){.name = small_cases[which].name, .run = small_cases[which].run, .n = small_cases[which].n,
                       .bits = small_cases[which].bits, .n_out = small_cases[which].n_out,
                       .tolerance = small_cases[which].tolerance, .bytes = small_cases[which].bytes,
@@ -274,11 +303,19 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* As a thread works: what pages want is set up once for many of them. */
+static void repeat(const tq_kernels *k, const bench_case *c, int calls) {
+    bool pages = c->run == run_page && k->attend_page;
+    if (pages) k->begin_pages((int)(c->n_out / (size_t)c->n));
+    for (int i = 0; i < calls; i++) c->run(k, c, NULL);
+    if (pages) k->end_pages();
+}
+
 /* Calls that take about `seconds` together. */
 static int calls_for(const tq_kernels *k, const bench_case *c, double wanted) {
     for (int calls = 1;; calls *= 2) {
         double start = seconds();
-        for (int i = 0; i < calls; i++) c->run(k, c, NULL);
+        repeat(k, c, calls);
         double took = seconds() - start;
         if (took * 2 > wanted || calls > 1 << 24) return took > wanted ? (int)(calls * wanted / took) + 1 : calls;
     }
@@ -302,7 +339,7 @@ static tq_status measure(const bench_case *c, const bench_tables *tables, const 
     for (int r = 0; status == TQ_OK && r < p->repeats; r++)
         for (int t = 0; t < tables->n; t++) {
             double start = seconds();
-            for (int i = 0; i < calls[t]; i++) c->run(tables->at[t], c, NULL);
+            repeat(tables->at[t], c, calls[t]);
             times[t * REPEATS_CAP + r] = (seconds() - start) / calls[t];
         }
     for (int t = 0; status == TQ_OK && t < tables->n; t++) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "engine/eval_session.h"
@@ -339,7 +340,7 @@ tq_status tq_eval_needles(tq_model *model, const tq_needles *set, const tq_sessi
     tq_eval_session e;
     TQ_TRY(tq_eval_session_open(model, session_params, longest + ANSWER_TOKENS, tq_needles_tokens(set), &e, err));
     tq_status status = ask_all(&e, set, found, result, err);
-    result->seconds = tq_eval_seconds() - e.started;
+    result->seconds = tq_clock_seconds() - e.started;
     tq_eval_session_close(&e);
     return status;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file_map.h"
 #include "engine/eval_session.h"
 
@@ -209,7 +210,7 @@ static tq_status run_session(tq_eval_session *s, recall_run *run, tq_error *err)
     tq_session_get_cache_stats(s->session, &stats);
     run->result->bits_per_value = stats.bits_per_value;
     run->result->packed_fraction = (double)stats.packed_tokens / stats.tokens;
-    run->result->seconds = tq_eval_seconds() - s->started;
+    run->result->seconds = tq_clock_seconds() - s->started;
     return TQ_OK;
 }
 

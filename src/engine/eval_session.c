@@ -2,13 +2,8 @@
 #include "engine/eval_session.h"
 
 #include <math.h>
-#include <time.h>
 
-double tq_eval_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include "base/clock.h"
 
 static bool pass_on(void *ctx, int done, int total) {
     (void)total;
@@ -19,7 +14,7 @@ static bool pass_on(void *ctx, int done, int total) {
 tq_status tq_eval_session_open(tq_model *model, const tq_session_params *params, int ctx, int total,
                                tq_eval_session *out, tq_error *err) {
     *out = (tq_eval_session){.progress = params->progress, .progress_ctx = params->progress_ctx, .total = total,
-                             .started = tq_eval_seconds()};
+                             .started = tq_clock_seconds()};
     tq_session_params p = *params;
     p.ctx = ctx;
     p.progress = p.progress ? pass_on : NULL;

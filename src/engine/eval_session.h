@@ -12,8 +12,6 @@ typedef struct tq_eval_session {
     double started;
 } tq_eval_session;
 
-double tq_eval_seconds(void); /* a clock that never goes back */
-
 /* params->ctx is replaced by ctx; total: the tokens that will be evaluated, for progress.  Must not be moved. */
 tq_status tq_eval_session_open(tq_model *model, const tq_session_params *params, int ctx, int total,
                                tq_eval_session *out, tq_error *err);

@@ -28,10 +28,16 @@ struct tq_model {
     int n_eos;
     tq_sampling sampling;
     bool synthetic; /* random weights (synthetic.h) */
+    bool synthetic_repeats;  /* a part of them, over and over */
+    int64_t synthetic_bytes; /* memory that they take */
+    int64_t memory_limit;    /* of tq_model_params */
 };
 
 /* For a path to a GGUF file: what a directory's files say of a model, into an empty m with its path. */
 tq_status tq_model_read_gguf(tq_model *m, tq_error *err);
+
+/* TQ_UNSUPPORTED if the model has no tokenizer. */
+tq_status tq_model_want_tokenizer(const tq_model *model, tq_error *err);
 
 bool tq_model_is_eos(const tq_model *model, int32_t id);
 

@@ -172,7 +172,7 @@ static void fill_info(tq_model *m) {
     const tq_config *c = &m->config;
     m->info = (tq_model_info){
         .path = m->path, .family = c->family, .backend = m->backend->name,
-        .weights = m->synthetic ? "random 4-bit groups of 64" : tq_weights_description(m->weights),
+        .weights = m->synthetic_repeats ? "random 4-bit groups of 64, repeated" : m->synthetic ? "random 4-bit groups of 64" : tq_weights_description(m->weights),
         .n_layers = c->n_layers, .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
         .hidden = c->hidden, .vocab = c->vocab, .max_context = c->max_context, .n_threads = m->backend->n_threads,
         .n_parameters = tq_weights_total_parameters(m->weights), .weight_bytes = tq_weights_total_bytes(m->weights),
@@ -193,12 +193,15 @@ static tq_status start_backend(tq_model *m, const tq_model_params *p, tq_error *
 }
 
 static tq_status open_synthetic(tq_model *m, const tq_model_params *p, tq_error *err) {
-    tq_file_map image = {0};
+    tq_synthetic made;
     m->synthetic = true;
     m->sampling = tq_sampling_default();
-    TQ_TRY(tq_synthetic_make(m->path, &m->config_json, &image, err));
+    TQ_TRY(tq_synthetic_make(m->path, m->memory_limit, &made, err));
+    m->config_json = made.config;
+    m->synthetic_bytes = made.bytes;
+    m->synthetic_repeats = made.repeated;
     report(p, 0.8);
-    TQ_TRY(tq_weights_adopt(&image, m->path, m->config_json, &m->weights, err));
+    TQ_TRY(tq_weights_adopt(&made.image, m->path, m->config_json, &m->weights, err));
     TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
     TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
     return start_backend(m, p, err);
@@ -234,6 +237,7 @@ tq_status tq_model_open(const char *path, const tq_model_params *params, tq_mode
     if (!m) return tq_fail_memory(err, sizeof *m, "a model");
     pthread_mutex_init(&m->turn, NULL);
     m->path = strdup(path);
+    m->memory_limit = params ? params->memory_limit : 0;
     tq_status status = m->path ? open_all(m, params ? params : &defaults, err) : tq_fail_memory(err, strlen(path), "a path");
     if (status != TQ_OK) {
         tq_model_free(m);

@@ -56,6 +56,7 @@ tq_status tq_model_read_gguf(tq_model *m, tq_error *err) {
     TQ_TRY(tq_config_from_gguf(m->gguf, &m->config_json, err));
     TQ_TRY(tq_config_read(m->config_json, m->path, &m->config, err));
     m->config.norm_offset = 0; /* GGUF's norms are stored as they are used */
+    m->config.delta.tiled_heads = tq_gguf_has_tiled_heads(m->gguf);
     TQ_TRY(tq_weights_open_gguf(m->gguf, &m->weights, err));
     TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
     TQ_TRY(tq_gguf_tokenizer(head, &m->tokenizer, err));

@@ -10,7 +10,18 @@ tq_sampling tq_sampling_default(void) {
     return (tq_sampling){.temp = 0, .top_p = 1, .min_p = 0, .top_k = 0, .repeat_penalty = 1, .repeat_last_n = 64, .seed = 0};
 }
 
-tq_status tq_sampling_check(const tq_sampling *s, tq_error *err) {
+static tq_status check_biases(const tq_sampling *s, int vocab, tq_error *err) {
+    for (int i = 0; i < s->n_biases; i++) {
+        const tq_logit_bias *b = &s->biases[i];
+        if (b->id < 0 || b->id >= vocab)
+            return tq_fail(err, TQ_INVALID, "logit_bias: token id %d is outside the vocabulary of %d", b->id, vocab);
+        if (!(b->bias >= -100 && b->bias <= 100))
+            return tq_fail(err, TQ_INVALID, "logit_bias: token %d: want -100 to 100, got %g", b->id, (double)b->bias);
+    }
+    return TQ_OK;
+}
+
+tq_status tq_sampling_check(const tq_sampling *s, int vocab, tq_error *err) {
     if (!(s->temp >= 0 && s->temp <= 100)) return tq_fail(err, TQ_INVALID, "temp: want 0 to 100, got %g", (double)s->temp);
     if (!(s->top_p > 0 && s->top_p <= 1)) return tq_fail(err, TQ_INVALID, "top_p: want above 0 to 1, got %g", (double)s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return tq_fail(err, TQ_INVALID, "min_p: want 0 to 1, got %g", (double)s->min_p);
@@ -18,7 +29,11 @@ tq_status tq_sampling_check(const tq_sampling *s, tq_error *err) {
     if (!(s->repeat_penalty > 0 && s->repeat_penalty <= 100))
         return tq_fail(err, TQ_INVALID, "repeat_penalty: want above 0 to 100, got %g", (double)s->repeat_penalty);
     if (s->repeat_last_n < 0) return tq_fail(err, TQ_INVALID, "repeat_last_n: want 0 or more, got %d", s->repeat_last_n);
-    return TQ_OK;
+    if (!(s->presence_penalty >= -2 && s->presence_penalty <= 2))
+        return tq_fail(err, TQ_INVALID, "presence_penalty: want -2 to 2, got %g", (double)s->presence_penalty);
+    if (!(s->frequency_penalty >= -2 && s->frequency_penalty <= 2))
+        return tq_fail(err, TQ_INVALID, "frequency_penalty: want -2 to 2, got %g", (double)s->frequency_penalty);
+    return check_biases(s, vocab, err);
 }
 
 /* A larger logit comes first, then a lower id: a total order, so the same logits always give the same token. */
@@ -43,18 +58,37 @@ static tq_candidate pop(tq_candidate *heap, int n) {
     return first;
 }
 
+/* Whether this is the first time that the token is asked about; its candidate is marked until unmark. */
+static bool first_seen(tq_candidate *work, int32_t id) {
+    if (work[id].id < 0) return false;
+    work[id].id = ~id;
+    return true;
+}
+
+static void unmark(tq_candidate *work, const int32_t *ids, int n) {
+    for (int i = 0; i < n; i++) work[ids[i]].id = ids[i];
+}
+
 /* Each token that occurred is made less likely once (Keskar et al., CTRL, section 4.1). */
-static void penalize(const tq_sampling *s, tq_candidate *work, const int32_t *recent, int n_recent) {
+static void penalize_repeats(const tq_sampling *s, tq_candidate *work, const int32_t *recent, int n_recent) {
     if (n_recent > s->repeat_last_n) {
         recent += n_recent - s->repeat_last_n;
         n_recent = s->repeat_last_n;
     }
     for (int i = 0; i < n_recent; i++) {
-        bool seen = false;
-        for (int j = 0; j < i && !seen; j++) seen = recent[j] == recent[i];
         float *logit = &work[recent[i]].logit;
-        if (!seen) *logit = *logit > 0 ? *logit / s->repeat_penalty : *logit * s->repeat_penalty;
+        if (first_seen(work, recent[i])) *logit = *logit > 0 ? *logit / s->repeat_penalty : *logit * s->repeat_penalty;
     }
+    unmark(work, recent, n_recent);
+}
+
+static void penalize_reply(const tq_sampling *s, tq_candidate *work, const int32_t *reply, int n_reply) {
+    for (int i = 0; i < n_reply; i++) {
+        float *logit = &work[reply[i]].logit;
+        *logit -= s->frequency_penalty;
+        if (first_seen(work, reply[i])) *logit -= s->presence_penalty;
+    }
+    unmark(work, reply, n_reply);
 }
 
 /* Candidates in order, as far as somebody asks: popped from a heap, first at the end of work. */
@@ -73,9 +107,12 @@ static tq_candidate ranked(ranking *r, int i) {
 static double weight(const ranking *r, tq_candidate c) { return exp(((double)c.logit - r->top) / r->temp); }
 
 int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vocab, const int32_t *recent, int n_recent,
-                  tq_candidate *work) {
+                  int n_reply, tq_candidate *work) {
     for (int i = 0; i < vocab; i++) work[i] = (tq_candidate){logits[i], i};
-    if (s->repeat_penalty != 1) penalize(s, work, recent, n_recent);
+    for (int i = 0; i < s->n_biases; i++) work[s->biases[i].id].logit += s->biases[i].bias;
+    if (s->repeat_penalty != 1) penalize_repeats(s, work, recent, n_recent);
+    if (s->presence_penalty != 0 || s->frequency_penalty != 0)
+        penalize_reply(s, work, recent + n_recent - n_reply, n_reply);
     if (s->temp == 0 || s->top_k == 1) {
         int best = 0;
         for (int i = 1; i < vocab; i++)
@@ -102,4 +139,22 @@ int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vo
     for (int i = 0; i + 1 < n; i++)
         if ((draw -= weight(&r, ranked(&r, i))) < 0) return ranked(&r, i).id;
     return ranked(&r, n - 1).id;
+}
+
+float tq_logprobs(const float *logits, int vocab, int32_t id, tq_token_logprob *top, int n_top, tq_candidate *work) {
+    int best = 0;
+    for (int i = 1; i < vocab; i++)
+        if (logits[i] > logits[best]) best = i;
+    double sum = 0;
+    for (int i = 0; i < vocab; i++) sum += exp((double)logits[i] - logits[best]);
+    double log_sum = logits[best] + log(sum);
+    if (n_top > 0) {
+        for (int i = 0; i < vocab; i++) work[i] = (tq_candidate){logits[i], i};
+        for (int i = vocab / 2 - 1; i >= 0; i--) sink(work, vocab, i);
+    }
+    for (int i = 0; i < n_top && i < vocab; i++) {
+        tq_candidate c = pop(work, vocab - i);
+        top[i] = (tq_token_logprob){c.id, (float)(c.logit - log_sum)};
+    }
+    return (float)(logits[id] - log_sum);
 }

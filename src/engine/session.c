@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/plan.h"
+
 tq_session_params tq_session_params_default(void) {
     return (tq_session_params){.ctx = 0, .cache = tq_cache_config_default(), .prefill_chunk = 256};
 }
 
 static tq_status check_params(const tq_model *model, tq_session_params *p, tq_error *err) {
-    if (p->ctx == 0) p->ctx = model->config.max_context;
     if (p->ctx < 1 || p->ctx > model->config.max_context)
         return tq_fail(err, TQ_INVALID, "ctx: the model was made for 1 to %d tokens, got %d", model->config.max_context, p->ctx);
     if (p->prefill_chunk < 1 || p->prefill_chunk > 1024)
@@ -35,11 +36,11 @@ static tq_status build(tq_session *s, tq_error *err) {
     return TQ_OK;
 }
 
-tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err) {
+tq_status tq_session_build(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err) {
     tq_session *s = calloc(1, sizeof *s);
     if (!s) return tq_fail_memory(err, sizeof *s, "a session");
     s->model = model;
-    s->params = params ? *params : tq_session_params_default();
+    s->params = *params;
     s->progress = s->params.progress;
     s->progress_ctx = s->params.progress_ctx;
     tq_status status = check_params(model, &s->params, err);
@@ -50,6 +51,40 @@ tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_se
     }
     *out = s;
     return TQ_OK;
+}
+
+/* Without a ctx: all that the model was made for, or as much of it as there is room for. */
+static tq_status build_what_fits(tq_model *model, tq_session_params *p, tq_session **out, tq_error *err) {
+    tq_session *probe;
+    p->ctx = tq_plan_probe_ctx(model, p);
+    TQ_TRY(tq_session_build(model, p, &probe, err));
+    p->ctx = tq_plan_room(probe, model->config.max_context);
+    tq_status status = p->ctx ? TQ_OK : tq_plan_check(probe, 1, err);
+    tq_session_free(probe);
+    return status == TQ_OK ? tq_session_build(model, p, out, err) : status;
+}
+
+/* Not even address space: say what the plan says, if it does. */
+static tq_status explain_no_memory(tq_model *model, const tq_session_params *params, tq_error *err) {
+    tq_session *probe;
+    tq_session_params p = *params;
+    p.ctx = tq_plan_probe_ctx(model, params);
+    if (tq_session_build(model, &p, &probe, NULL) != TQ_OK) return TQ_NO_MEMORY;
+    tq_plan_check(probe, params->ctx, err);
+    tq_session_free(probe);
+    return TQ_NO_MEMORY;
+}
+
+tq_status tq_session_new(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err) {
+    tq_session_params p = params ? *params : tq_session_params_default();
+    if (p.ctx == 0) return build_what_fits(model, &p, out, err);
+    tq_session *s = NULL;
+    tq_status status = tq_session_build(model, &p, &s, err);
+    if (status == TQ_NO_MEMORY) return explain_no_memory(model, &p, err);
+    if (status == TQ_OK) status = tq_plan_check(s, p.ctx, err);
+    if (status == TQ_OK) *out = s;
+    else tq_session_free(s); /* nothing of what it had reserved was used */
+    return status;
 }
 
 void tq_session_free(tq_session *s) {

@@ -24,4 +24,7 @@ struct tq_session {
     void *progress_ctx;
 };
 
+/* A session of params->ctx tokens, whether or not there is room for it: memory is reserved, and taken as it fills. */
+tq_status tq_session_build(tq_model *model, const tq_session_params *params, tq_session **out, tq_error *err);
+
 #endif

@@ -1,5 +1,10 @@
 /* synthetic.c: see synthetic.h.
- * Owns: the table of shapes, the random weights.  Not here: what a family's tensors mean (model/). */
+ * Owns: the random weights and where they lie.  Not here: the shapes (synthetic_shapes.c), what a family's tensors mean
+ * (model/).
+ *
+ * The image: length, header, then regions, which begin on pages: the codes; scales and biases by the width of their
+ * matrices (on which their size depends); everything else.  A region that repeats is one file in memory, mapped over and
+ * over.  Scales and biases of a width lie alike in their regions and repeat alike, so that they stay together. */
 #define _GNU_SOURCE
 #include "engine/synthetic.h"
 
@@ -8,220 +13,188 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/half.h"
 #include "base/rng.h"
-#include "base/tensor.h"
-#include "file/safetensors.h"
+#include "engine/plan.h"
+#include "engine/synthetic_shapes.h"
 
 #define PREFIX "synthetic:"
 
-/* As published in each model's config.json, but for the context: positions beyond it cost the same, and speed at length
- * is what synthetic models are for. */
-static const struct shape {
-    const char *name, *family;
-    int hidden, intermediate, n_layers, n_heads, n_kv_heads, vocab;
-    double rope_theta;
-    bool tied; /* the embedding is the head too */
-} shapes[] = {
-    {"qwen2.5-0.5b", "qwen2", 896, 4864, 24, 14, 2, 151936, 1e6, true},
-    {"qwen2.5-1.5b", "qwen2", 1536, 8960, 28, 12, 2, 151936, 1e6, true},
-    {"qwen2.5-3b", "qwen2", 2048, 11008, 36, 16, 2, 151936, 1e6, true},
-    {"qwen2.5-7b", "qwen2", 3584, 18944, 28, 28, 4, 152064, 1e6, false},
-    {"llama-3.1-8b", "llama", 4096, 14336, 32, 32, 8, 128256, 5e5, false},
-    {"qwen2.5-14b", "qwen2", 5120, 13824, 48, 40, 8, 152064, 1e6, false},
-    {"qwen2.5-32b", "qwen2", 5120, 27648, 64, 40, 8, 152064, 1e6, false},
-    {"llama-3.1-70b", "llama", 8192, 28672, 80, 64, 8, 128256, 5e5, false},
-    {"tiny", "qwen2", 512, 768, 2, 4, 2, 2048, 1e6, false}, /* of no model: opened in a moment, for tests */
-};
+enum { PAGE = 4096, REGIONS_MAX = 32, SCALE_PART = 16 /* codes take 16 times the bytes of scales */ };
 
-enum {
-    MAX_CONTEXT = 1 << 18,
-    BITS = 4,
-    GROUP = 64,
-    N_SHAPES = sizeof shapes / sizeof *shapes,
-    ALIGNMENT = 64,
-};
+typedef tq_synthetic_tensor tensor;
 
-typedef enum tensor_kind { CODES, SCALES, BIASES, NORM, SHIFT } tensor_kind;
+typedef struct region {
+    tq_synthetic_kind kind;
+    int64_t cols; /* 0: of any width */
+    size_t start, bytes, made; /* made: bytes after which it repeats */
+} region;
 
-typedef struct tensor {
-    char name[96];
-    tensor_kind kind;
-    int64_t rows, cols; /* of values; a vector has one row */
-    size_t offset, bytes;
-} tensor;
+typedef struct layout {
+    const tq_shape *shape;
+    tq_synthetic_tensors list;
+    region regions[REGIONS_MAX];
+    int n_regions;
+    size_t header, bytes, made; /* of the file; that are made */
+    char *text;                 /* the header */
+} layout;
 
-typedef struct tensor_list {
-    tensor *at;
-    size_t n, cap, bytes;
-} tensor_list;
+static size_t up(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+static bool is_vector(tq_synthetic_kind kind) { return kind >= TQ_SYNTHETIC_NORM; }
 
-/* ---- the tensors ------------------------------------------------------------------------------------------------- */
+/* ---- where everything lies ------------------------------------------------------------------------------------------- */
 
-static bool add_tensor(tensor_list *list, tensor_kind kind, int64_t rows, int64_t cols, const char *path, const char *part) {
-    if (list->n == list->cap) {
-        size_t cap = list->cap ? 2 * list->cap : 256;
-        tensor *grown = realloc(list->at, cap * sizeof *grown);
-        if (!grown) return false;
-        list->at = grown;
-        list->cap = cap;
+static region *region_of(layout *l, const tensor *t) {
+    tq_synthetic_kind kind = is_vector(t->kind) ? TQ_SYNTHETIC_NORM : t->kind;
+    int64_t cols = t->kind == TQ_SYNTHETIC_SCALES || t->kind == TQ_SYNTHETIC_BIASES ? t->cols : 0;
+    for (int i = 0; i < l->n_regions; i++)
+        if (l->regions[i].kind == kind && l->regions[i].cols == cols) return &l->regions[i];
+    if (l->n_regions == REGIONS_MAX) return NULL;
+    l->regions[l->n_regions] = (region){.kind = kind, .cols = cols};
+    return &l->regions[l->n_regions++];
+}
+
+static tq_status place_tensors(layout *l, tq_error *err) {
+    for (size_t i = 0; i < l->list.n; i++) {
+        region *r = region_of(l, &l->list.at[i]);
+        if (!r) return tq_fail(err, TQ_UNSUPPORTED, PREFIX "%s: matrices of more than %d kinds", l->shape->name, REGIONS_MAX);
+        l->list.at[i].offset = r->bytes;
+        r->bytes += (l->list.at[i].bytes + 63) / 64 * 64;
     }
-    tensor *t = &list->at[list->n++];
-    *t = (tensor){.kind = kind, .rows = rows, .cols = cols, .offset = list->bytes};
-    snprintf(t->name, sizeof t->name, "%s.%s", path, part);
-    size_t values = (size_t)rows * (size_t)cols;
-    t->bytes = kind == CODES ? values * BITS / 8 : kind == SCALES || kind == BIASES ? values / GROUP * 2 : values * 2;
-    list->bytes += t->bytes;
-    return true;
-}
-
-static bool add_matrix(tensor_list *list, int64_t rows, int64_t cols, const char *path) {
-    return add_tensor(list, CODES, rows, cols, path, "weight") && add_tensor(list, SCALES, rows, cols, path, "scales") &&
-           add_tensor(list, BIASES, rows, cols, path, "biases");
-}
-
-static bool add_layer(tensor_list *list, const struct shape *s, int layer) {
-    int head_dim = s->hidden / s->n_heads, kv = s->n_kv_heads * head_dim;
-    bool biased = strcmp(s->family, "qwen2") == 0;
-    const struct {
-        const char *part;
-        int rows, cols;
-        bool bias;
-    } matrices[] = {
-        {"self_attn.q_proj", s->hidden, s->hidden, biased}, {"self_attn.k_proj", kv, s->hidden, biased},
-        {"self_attn.v_proj", kv, s->hidden, biased},        {"self_attn.o_proj", s->hidden, s->hidden, false},
-        {"mlp.gate_proj", s->intermediate, s->hidden, false}, {"mlp.up_proj", s->intermediate, s->hidden, false},
-        {"mlp.down_proj", s->hidden, s->intermediate, false},
-    };
-    char path[64];
-    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
-        snprintf(path, sizeof path, "model.layers.%d.%s", layer, matrices[i].part);
-        if (!add_matrix(list, matrices[i].rows, matrices[i].cols, path)) return false;
-        if (matrices[i].bias && !add_tensor(list, SHIFT, 1, matrices[i].rows, path, "bias")) return false;
+    size_t at = 0;
+    for (int i = 0; i < l->n_regions; i++) {
+        region *r = &l->regions[i];
+        size_t repeat = up(((size_t)l->shape->repeat_mb << 20) / (r->kind == TQ_SYNTHETIC_CODES ? 1 : SCALE_PART));
+        r->start = at;
+        r->made = is_vector(r->kind) || !repeat || repeat > r->bytes ? up(r->bytes) : repeat;
+        at += up(r->bytes);
+        l->made += r->made;
     }
-    snprintf(path, sizeof path, "model.layers.%d", layer);
-    return add_tensor(list, NORM, 1, s->hidden, path, "input_layernorm.weight") &&
-           add_tensor(list, NORM, 1, s->hidden, path, "post_attention_layernorm.weight");
-}
-
-static bool list_tensors(tensor_list *list, const struct shape *s) {
-    bool ok = add_matrix(list, s->vocab, s->hidden, "model.embed_tokens");
-    for (int i = 0; ok && i < s->n_layers; i++) ok = add_layer(list, s, i);
-    ok = ok && add_tensor(list, NORM, 1, s->hidden, "model.norm", "weight");
-    return ok && (s->tied || add_matrix(list, s->vocab, s->hidden, "lm_head"));
-}
-
-/* ---- the file's image ---------------------------------------------------------------------------------------------- */
-
-static json_t *describe_tensor(const tensor *t) {
-    json_int_t cols = t->kind == CODES ? t->cols * BITS / 32 : t->kind == SCALES || t->kind == BIASES ? t->cols / GROUP : t->cols;
-    json_t *shape = t->kind == NORM || t->kind == SHIFT ? json_pack("[I]", cols) : json_pack("[I, I]", (json_int_t)t->rows, cols);
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", t->kind == CODES ? "U32" : "BF16", "shape", shape, "data_offsets",
-                     (json_int_t)t->offset, (json_int_t)(t->offset + t->bytes));
-}
-
-/* NULL: out of memory. */
-static char *make_header(const tensor_list *list) {
-    json_t *header = json_object();
-    bool ok = header != NULL;
-    for (size_t i = 0; ok && i < list->n; i++)
-        ok = json_object_set_new(header, list->at[i].name, describe_tensor(&list->at[i])) == 0;
-    char *text = ok ? json_dumps(header, JSON_COMPACT) : NULL;
-    json_decref(header);
-    return text;
-}
-
-/* Codes are uniform on 0..15 (standard deviation 4.61), so with these scales a matrix keeps the size of what it maps.
- * One seed a tensor, and of a matrix's three tensors the same: scales and biases belong together. */
-static void fill_tensor(const struct shape *s, const tensor *t, uint8_t *data) {
-    tq_rng rng = {0};
-    const char *end = strrchr(t->name, '.');
-    for (const char *c = t->name; c < end; c++) rng.state = (rng.state ^ (uint8_t)*c) * 0x100000001b3u;
-    rng.state ^= (uint64_t)s->hidden;
-    uint16_t *half = (uint16_t *)(void *)data;
-    size_t n = t->bytes / sizeof *half;
-    float scale = 1.0f / (4.61f * sqrtf((float)t->cols));
-    switch (t->kind) {
-    case CODES:
-        for (size_t i = 0; i + 8 <= t->bytes; i += 8) {
-            uint64_t word = tq_rng_u64(&rng);
-            memcpy(data + i, &word, sizeof word);
-        }
-        return;
-    case SCALES:
-    case BIASES:
-        for (size_t i = 0; i < n; i++) {
-            float own = tq_bf16_f32(tq_f32_bf16(scale * (float)(0.75 + 0.5 * tq_rng_uniform(&rng))));
-            half[i] = tq_f32_bf16(t->kind == SCALES ? own : -7.5f * own);
-        }
-        return;
-    case NORM:
-        for (size_t i = 0; i < n; i++) half[i] = tq_f32_bf16(1.0f);
-        return;
-    case SHIFT:
-        for (size_t i = 0; i < n; i++) half[i] = tq_f32_bf16((float)(2 * tq_rng_uniform(&rng) - 1));
-        return;
-    }
-}
-
-static tq_status make_image(const struct shape *s, const tensor_list *list, tq_file_map *image, tq_error *err) {
-    char *header = make_header(list);
-    if (!header) return tq_fail_memory(err, list->n * 128, "a synthetic model's header");
-    size_t length = strlen(header), padded = (8 + length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT - 8;
-    size_t bytes = 8 + padded + list->bytes;
-    uint8_t *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) {
-        free(header);
-        return tq_fail_memory(err, bytes, "a synthetic model's weights");
-    }
-    madvise(data, bytes, MADV_HUGEPAGE); /* a model from a file has small pages; random access is not what limits */
-    uint64_t header_bytes = padded;
-    memcpy(data, &header_bytes, 8);
-    memcpy(data + 8, header, length);
-    memset(data + 8 + length, ' ', padded - length);
-    free(header);
-    for (size_t i = 0; i < list->n; i++) fill_tensor(s, &list->at[i], data + 8 + padded + list->at[i].offset);
-    mprotect(data, bytes, PROT_READ);
-    *image = (tq_file_map){.data = data, .bytes = bytes};
+    for (size_t i = 0; i < l->list.n; i++) l->list.at[i].offset += region_of(l, &l->list.at[i])->start;
+    l->bytes = at;
     return TQ_OK;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------------------- */
+static json_t *describe_tensor(const tensor *t) {
+    json_t *shape = json_array();
+    for (int i = 0; i < t->n_dims; i++) json_array_append_new(shape, json_integer(t->shape[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", t->kind == TQ_SYNTHETIC_CODES ? "U32" : "BF16", "shape", shape, "data_offsets",
+                     (json_int_t)t->offset, (json_int_t)(t->offset + t->bytes));
+}
 
-static json_t *make_config(const struct shape *s) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:{s:i, s:i}}", "model_type", s->family,
-                     "hidden_size", s->hidden, "intermediate_size", s->intermediate, "num_hidden_layers", s->n_layers,
-                     "num_attention_heads", s->n_heads, "num_key_value_heads", s->n_kv_heads, "vocab_size", s->vocab,
-                     "max_position_embeddings", MAX_CONTEXT, "rope_theta", s->rope_theta, "rms_norm_eps", 1e-6,
-                     "tie_word_embeddings", (int)s->tied, "quantization", "bits", BITS, "group_size", GROUP);
+/* The header as text; data follow it on a page of their own. */
+static tq_status make_header(layout *l, tq_error *err) {
+    json_t *header = json_object();
+    bool ok = header != NULL;
+    for (size_t i = 0; ok && i < l->list.n; i++)
+        ok = json_object_set_new(header, l->list.at[i].name, describe_tensor(&l->list.at[i])) == 0;
+    l->text = ok ? json_dumps(header, JSON_COMPACT) : NULL;
+    json_decref(header);
+    if (!l->text) return tq_fail_memory(err, l->list.n * 128, "a synthetic model's header");
+    l->header = up(8 + strlen(l->text));
+    l->bytes += l->header;
+    l->made += l->header;
+    return TQ_OK;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+/* Codes are uniform on 0..15 (standard deviation 4.61), so with these scales a matrix keeps the size of what it maps.
+ * Scales and biases of a width come from the same seed: they belong together. */
+static void fill_region(const layout *l, const region *r, uint8_t *data) {
+    tq_rng rng = {.state = 0x9e3779b97f4a7c15u ^ (uint64_t)l->shape->hidden ^ (uint64_t)r->cols << 20};
+    uint16_t *half = (uint16_t *)(void *)data;
+    float scale = r->cols ? 1.0f / (4.61f * sqrtf((float)r->cols)) : 0;
+    for (size_t i = 0; r->kind == TQ_SYNTHETIC_CODES && i < r->made; i += 8) {
+        uint64_t word = tq_rng_u64(&rng);
+        memcpy(data + i, &word, sizeof word);
+    }
+    for (size_t i = 0; r->cols && i < r->made / 2; i++) {
+        float own = tq_bf16_f32(tq_f32_bf16(scale * (float)(0.75 + 0.5 * tq_rng_uniform(&rng))));
+        half[i] = tq_f32_bf16(r->kind == TQ_SYNTHETIC_SCALES ? own : -7.5f * own);
+    }
+}
+
+static void fill_vector(const tensor *t, uint8_t *data) {
+    tq_rng rng = {0};
+    for (const char *c = t->name; *c; c++) rng.state = (rng.state ^ (uint8_t)*c) * 0x100000001b3u;
+    uint16_t *half = (uint16_t *)(void *)data;
+    for (size_t i = 0; i < t->bytes / 2; i++) {
+        double u = tq_rng_uniform(&rng);
+        double value = t->kind == TQ_SYNTHETIC_NORM ? 1 : t->kind == TQ_SYNTHETIC_DECAY ? log(1 + 15 * u) : 2 * u - 1;
+        half[i] = tq_f32_bf16((float)value);
+    }
+}
+
+/* ---- the image ----------------------------------------------------------------------------------------------------- */
+
+/* A region that repeats: its part as a file in memory, mapped from its beginning until the region is full. */
+static bool map_repeated(const layout *l, const region *r, uint8_t *to) {
+    int fd = memfd_create("synthetic", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)r->made) != 0) {
+        if (fd >= 0) close(fd);
+        return false;
+    }
+    void *part = mmap(NULL, r->made, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    bool good = part != MAP_FAILED;
+    if (good) {
+        fill_region(l, r, part);
+        munmap(part, r->made);
+    }
+    for (size_t at = 0; good && at < up(r->bytes); at += r->made) {
+        size_t n = up(r->bytes) - at < r->made ? up(r->bytes) - at : r->made;
+        good = mmap(to + at, n, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
+    }
+    close(fd);
+    return good;
+}
+
+static tq_status fill_image(const layout *l, uint8_t *data, tq_error *err) {
+    uint64_t header_bytes = l->header - 8;
+    memcpy(data, &header_bytes, 8);
+    memset(data + 8, ' ', l->header - 8);
+    memcpy(data + 8, l->text, strlen(l->text));
+    for (int i = 0; i < l->n_regions; i++) {
+        const region *r = &l->regions[i];
+        uint8_t *to = data + l->header + r->start;
+        if (r->made >= r->bytes) fill_region(l, r, to);
+        else if (!map_repeated(l, r, to)) return tq_fail_memory(err, r->made, "a synthetic model's weights");
+    }
+    for (size_t i = 0; i < l->list.n; i++)
+        if (is_vector(l->list.at[i].kind)) fill_vector(&l->list.at[i], data + l->header + l->list.at[i].offset);
+    return TQ_OK;
+}
+
+static tq_status make_image(layout *l, int64_t memory_limit, tq_synthetic *out, tq_error *err) {
+    char what[80];
+    snprintf(what, sizeof what, "the weights of " PREFIX "%s", l->shape->name);
+    TQ_TRY(place_tensors(l, err));
+    TQ_TRY(make_header(l, err));
+    TQ_TRY(tq_plan_check_bytes(memory_limit, (int64_t)l->made, what, err));
+    void *data = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return tq_fail_memory(err, l->bytes, what);
+    if (!l->shape->repeat_mb) madvise(data, l->bytes, MADV_HUGEPAGE); /* a file has small pages; random access is not what limits */
+    out->image = (tq_file_map){.data = data, .bytes = l->bytes};
+    TQ_TRY(fill_image(l, data, err));
+    mprotect(data, l->bytes, PROT_READ);
+    out->bytes = (int64_t)l->made;
+    out->repeated = l->made < l->bytes;
+    return TQ_OK;
 }
 
 bool tq_synthetic_names(const char *path) { return strncmp(path, PREFIX, strlen(PREFIX)) == 0; }
 
-static tq_status find_shape(const char *name, const struct shape **out, tq_error *err) {
-    char known[256] = "";
-    for (int i = 0; i < N_SHAPES; i++) {
-        if (strcmp(name, shapes[i].name) == 0) {
-            *out = &shapes[i];
-            return TQ_OK;
-        }
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", shapes[i].name);
-    }
-    return tq_fail(err, TQ_NOT_FOUND, PREFIX "%.60s: no such shape; there are %s", name, known);
-}
-
-tq_status tq_synthetic_make(const char *path, json_t **config, tq_file_map *image, tq_error *err) {
-    const struct shape *s = NULL;
-    TQ_TRY(find_shape(path + strlen(PREFIX), &s, err));
-    tensor_list list = {0};
-    tq_status status = list_tensors(&list, s) ? TQ_OK : tq_fail_memory(err, list.cap * sizeof *list.at, "a list of tensors");
-    if (status == TQ_OK) status = make_image(s, &list, image, err);
-    free(list.at);
-    if (status != TQ_OK) return status;
-    *config = make_config(s);
-    if (*config) return TQ_OK;
-    tq_file_map_close(image);
-    return tq_fail_memory(err, 1024, "a synthetic model's config");
+tq_status tq_synthetic_make(const char *path, int64_t memory_limit, tq_synthetic *out, tq_error *err) {
+    layout l = {0};
+    *out = (tq_synthetic){0};
+    TQ_TRY(tq_shape_find(path + strlen(PREFIX), &l.shape, err));
+    tq_status status = tq_shape_tensors(l.shape, &l.list) ? TQ_OK : tq_fail_memory(err, l.list.cap * sizeof *l.list.at, "a list of tensors");
+    if (status == TQ_OK) status = make_image(&l, memory_limit, out, err);
+    if (status == TQ_OK && !(out->config = tq_shape_config(l.shape))) status = tq_fail_memory(err, 1024, "a synthetic model's config");
+    if (status != TQ_OK) tq_file_map_close(&out->image);
+    free(l.list.at);
+    free(l.text);
+    return status;
 }

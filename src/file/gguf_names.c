@@ -23,6 +23,9 @@ static const struct part {
     {"glm4", "ffn_up", "mlp.gate_up_proj", TQ_GGUF_SAME},
     {"phi3", "ffn_up", "mlp.gate_up_proj", TQ_GGUF_SAME},
     {"gpt-oss", "ffn_gate_inp", "mlp.router", TQ_GGUF_SAME},
+    {"qwen3next", "attn_qkv", "linear_attn.in_proj_qkv", TQ_GGUF_SAME},
+    {"qwen35", "attn_qkv", "linear_attn.in_proj_qkv", TQ_GGUF_SAME},
+    {"qwen35moe", "attn_qkv", "linear_attn.in_proj_qkv", TQ_GGUF_SAME},
     {NULL, "attn_norm", "input_layernorm", TQ_GGUF_SAME},
     {NULL, "post_attention_norm", "post_attention_layernorm", TQ_GGUF_SAME},
     {NULL, "post_ffw_norm", "post_feedforward_layernorm", TQ_GGUF_SAME},
@@ -32,6 +35,20 @@ static const struct part {
     {NULL, "ffn_gate_exps", "mlp.switch_mlp.gate_proj", TQ_GGUF_SAME},
     {NULL, "ffn_up_exps", "mlp.switch_mlp.up_proj", TQ_GGUF_SAME},
     {NULL, "ffn_down_exps", "mlp.switch_mlp.down_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_gate_inp_shexp", "mlp.shared_expert_gate", TQ_GGUF_SAME},
+    {NULL, "ffn_gate_shexp", "mlp.shared_expert.gate_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_up_shexp", "mlp.shared_expert.up_proj", TQ_GGUF_SAME},
+    {NULL, "ffn_down_shexp", "mlp.shared_expert.down_proj", TQ_GGUF_SAME},
+    {NULL, "attn_gate", "linear_attn.in_proj_z", TQ_GGUF_SAME},
+    {NULL, "ssm_in", "linear_attn.in_proj_qkvz", TQ_GGUF_SAME},
+    {NULL, "ssm_ba", "linear_attn.in_proj_ba", TQ_GGUF_SAME},
+    {NULL, "ssm_alpha", "linear_attn.in_proj_a", TQ_GGUF_SAME},
+    {NULL, "ssm_beta", "linear_attn.in_proj_b", TQ_GGUF_SAME},
+    {NULL, "ssm_conv1d", "linear_attn.conv1d", TQ_GGUF_SAME},
+    {NULL, "ssm_norm", "linear_attn.norm", TQ_GGUF_SAME},
+    {NULL, "ssm_out", "linear_attn.out_proj", TQ_GGUF_SAME},
+    {NULL, "ssm_dt", "linear_attn.dt_bias", TQ_GGUF_BARE},
+    {NULL, "ssm_a", "linear_attn.minus_rate", TQ_GGUF_BARE}, /* -exp(A_log), which has no name there */
     {NULL, "ffn_norm", "post_attention_layernorm", TQ_GGUF_SAME},
     {NULL, "attn_q", "self_attn.q_proj", TQ_GGUF_SAME},
     {NULL, "attn_k", "self_attn.k_proj", TQ_GGUF_SAME},
@@ -58,8 +75,8 @@ static bool is_part(const char *part, const char *name, size_t length) {
 
 bool tq_gguf_rename(const char *architecture, const char *name, char *out, size_t cap, tq_gguf_change *change) {
     *change = TQ_GGUF_SAME;
-    const char *dot = strrchr(name, '.'); /* before "weight" or "bias" */
-    if (!dot || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0)) return false;
+    const char *dot = strrchr(name, '.'); /* before "weight" or "bias", or the end where there is neither */
+    if (!dot || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0)) dot = name + strlen(name);
     if (strncmp(name, "blk.", 4) != 0) {
         for (size_t i = 0; i < sizeof whole_parts / sizeof *whole_parts; i++)
             if (is_part(whole_parts[i].gguf, name, (size_t)(dot - name)))

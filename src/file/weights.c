@@ -36,7 +36,7 @@ struct tq_weights {
     entry *by_order, *by_name; /* (n) */
     int n;
     tq_mlx_quantization quantization;
-    int64_t bytes, parameters;
+    int64_t bytes, parameters, copied;
     char description[32];
 };
 
@@ -101,13 +101,14 @@ static bool is_aligned(const tq_tensor *tensor) { return (uintptr_t)tensor->data
 /* Kernels read tensors in place and as their element type.  The format does not promise alignment, and files that MLX
  * itself wrote have a header of any length: what is not aligned to its element size is copied, everything else stays
  * in the mapping. */
-static tq_status align_tensors(shard *s, tq_error *err) {
+static tq_status align_tensors(tq_weights *weights, shard *s, tq_error *err) {
     size_t bytes = 0;
     for (int i = 0; i < s->st.n_tensors; i++)
         if (!is_aligned(&s->st.tensors[i])) bytes += (s->st.tensors[i].bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (!bytes) return TQ_OK;
     uint8_t *to = s->aligned = aligned_alloc(ALIGNMENT, bytes);
     if (!to) return tq_fail_memory(err, bytes, "tensors that are not aligned in their file");
+    weights->copied += (int64_t)bytes;
     for (int i = 0; i < s->st.n_tensors; i++) {
         tq_tensor *tensor = &s->st.tensors[i];
         if (is_aligned(tensor)) continue;
@@ -124,7 +125,7 @@ static tq_status open_shard(tq_weights *weights, const char *directory, const ch
     if (!s->name) return tq_fail_memory(err, strlen(name) + 1, "a file name");
     TQ_TRY(map_file(directory, name, &s->map, err));
     TQ_TRY(tq_safetensors_parse(s->map.data, s->map.bytes, name, &s->st, err));
-    return align_tensors(s, err);
+    return align_tensors(weights, s, err);
 }
 
 /* A shard is a file of this directory and no other. */
@@ -240,27 +241,43 @@ static bool part_of_quantized(const tq_weights *weights, const tq_tensor *tensor
            quantized;
 }
 
+static void print_kind(const tq_mlx_quantization *how, char type[32]) {
+    if (how->mode != TQ_MATRIX_AFFINE) snprintf(type, 32, "%s", tq_mlx_mode_name(how->mode));
+    else snprintf(type, 32, "%d-bit groups of %d", how->bits, how->group_size);
+}
+
+bool tq_weights_kind(const tq_weights *weights, const tq_tensor *tensor, char type[32], int64_t *parameters) {
+    tq_mlx_quantization how;
+    int64_t n_elements = (int64_t)(tensor->bytes / tq_dtype_bytes(tensor->dtype)) * tq_dtype_block(tensor->dtype);
+    bool mxfp4 = tensor->dtype == TQ_U8; /* gpt-oss's, in two tensors */
+    *parameters = 0;
+    if (part_of_quantized(weights, tensor, ".scales", &how) || part_of_quantized(weights, tensor, ".biases", &how)) {
+        print_kind(&how, type);
+        return false;
+    }
+    snprintf(type, 32, "%s", tq_dtype_name(mxfp4 ? TQ_MXFP4 : tensor->dtype));
+    if (mxfp4 && ends_with(tensor->name, "_scales")) return false;
+    bool quantized = part_of_quantized(weights, tensor, ".weight", &how);
+    if (mxfp4 && ends_with(tensor->name, "_blocks")) n_elements *= 2;
+    else if (mxfp4) snprintf(type, 32, "%s", tq_dtype_name(tensor->dtype));
+    if (quantized) print_kind(&how, type);
+    *parameters = quantized ? n_elements * 32 / how.bits : n_elements;
+    return true;
+}
+
 static void describe(tq_weights *weights) {
     weights->description[0] = 0;
     bool mixed = false;
     for (int i = 0; i < weights->n; i++) {
         const tq_tensor *tensor = weights->by_order[i].tensor;
-        tq_mlx_quantization how;
-        char text[sizeof weights->description];
-        int64_t n_elements = (int64_t)(tensor->bytes / tq_dtype_bytes(tensor->dtype)) * tq_dtype_block(tensor->dtype);
+        char type[sizeof weights->description];
+        int64_t parameters;
         weights->bytes += (int64_t)tensor->bytes;
-        if (part_of_quantized(weights, tensor, ".scales", &how) || part_of_quantized(weights, tensor, ".biases", &how))
-            continue;
-        bool quantized = part_of_quantized(weights, tensor, ".weight", &how);
-        if (ends_with(tensor->name, "_scales") && tensor->dtype == TQ_U8) continue;
-        if (ends_with(tensor->name, "_blocks") && tensor->dtype == TQ_U8) n_elements *= 2; /* gpt-oss's mxfp4 */
-        weights->parameters += quantized ? n_elements * 32 / how.bits : n_elements;
+        if (!tq_weights_kind(weights, tensor, type, &parameters)) continue;
+        weights->parameters += parameters;
         if (tensor->n_dims < 2 || !ends_with(tensor->name, ".weight")) continue;
-        if (quantized && how.mode != TQ_MATRIX_AFFINE) snprintf(text, sizeof text, "%s", tq_mlx_mode_name(how.mode));
-        else if (quantized) snprintf(text, sizeof text, "%d-bit groups of %d", how.bits, how.group_size);
-        else snprintf(text, sizeof text, "%s", tq_dtype_name(tensor->dtype));
-        mixed |= weights->description[0] && strcmp(weights->description, text) != 0;
-        memcpy(weights->description, text, sizeof text);
+        mixed |= weights->description[0] && strcmp(weights->description, type) != 0;
+        memcpy(weights->description, type, sizeof type);
     }
     if (mixed) snprintf(weights->description, sizeof weights->description, "mixed");
     else if (!weights->description[0]) snprintf(weights->description, sizeof weights->description, "no matrices");
@@ -296,7 +313,7 @@ static tq_status adopt_part(tq_weights *weights, const tq_gguf_part *part, tq_er
     if (!s->name || !s->st.tensors) return tq_fail_memory(err, bytes, "a table of tensors");
     memcpy(s->st.tensors, part->tensors, bytes);
     s->st.n_tensors = part->gguf.n_tensors;
-    return align_tensors(s, err);
+    return align_tensors(weights, s, err);
 }
 
 tq_status tq_weights_open_gguf(const tq_gguf_model *files, tq_weights **out, tq_error *err) {
@@ -325,7 +342,7 @@ static tq_status adopt_shard(tq_weights *weights, tq_file_map *image, const char
     s->name = strdup(label);
     if (!s->name) return tq_fail_memory(err, strlen(label) + 1, "a file name");
     TQ_TRY(tq_safetensors_parse(s->map.data, s->map.bytes, label, &s->st, err));
-    TQ_TRY(align_tensors(s, err));
+    TQ_TRY(align_tensors(weights, s, err));
     return build_table(weights, err);
 }
 
@@ -384,7 +401,9 @@ static tq_status mismatch(const tq_tensor *tensor, const char *want, tq_error *e
 
 static bool is_float(tq_dtype dtype) { return dtype == TQ_F32 || dtype == TQ_F16 || dtype == TQ_BF16; }
 
+/* A single row may be a vector. */
 static bool is_matrix(const tq_tensor *tensor, int64_t rows, int64_t cols) {
+    if (rows == 1 && tensor->n_dims == 1) return tensor->shape[0] == cols;
     return tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == cols;
 }
 
@@ -568,6 +587,7 @@ tq_status tq_weights_vector(const tq_weights *weights, const char *name, int n, 
 }
 
 int64_t tq_weights_total_bytes(const tq_weights *weights) { return weights->bytes; }
+int64_t tq_weights_copied_bytes(const tq_weights *weights) { return weights->copied; }
 int64_t tq_weights_total_parameters(const tq_weights *weights) { return weights->parameters; }
 const char *tq_weights_description(const tq_weights *weights) { return weights->description; }
 int tq_weights_count(const tq_weights *weights) { return weights->n; }

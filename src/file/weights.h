@@ -53,8 +53,13 @@ void tq_weights_transpose(tq_matrix *matrices, int n, void *to);
 tq_status tq_weights_vector(const tq_weights *weights, const char *name, int n, float *dst, tq_error *err);
 
 int64_t tq_weights_total_bytes(const tq_weights *weights);
+int64_t tq_weights_copied_bytes(const tq_weights *weights); /* in memory of their own; the others are mapped */
 int64_t tq_weights_total_parameters(const tq_weights *weights); /* quantized values count, scales do not */
 const char *tq_weights_description(const tq_weights *weights);  /* "bf16", "4-bit groups of 64", "q4_k", "mixed" */
+
+/* How a tensor is stored ("4-bit groups of 64", "bf16", "q4_k") and the values that it has; false for what belongs to another
+ * one, as scales do: then they are that tensor's, whose type it is. */
+bool tq_weights_kind(const tq_weights *weights, const tq_tensor *tensor, char type[32], int64_t *parameters);
 
 /* Iterate: 0..n-1, in the order of the files. */
 int tq_weights_count(const tq_weights *weights);

@@ -35,6 +35,7 @@ static tq_status own(const binder *b, size_t bytes, const char *what, void **out
     if (!*out) return tq_fail_memory(b->err, bytes, what);
     memset(*out, 0, rounded ? rounded : 64);
     m->owned[m->n_owned++] = *out;
+    m->owned_bytes += rounded;
     return TQ_OK;
 }
 
@@ -145,13 +146,17 @@ static tq_status bind_attention(const binder *b, int i) {
 
 /* ---- delta nets ------------------------------------------------------------------------------------------------------ */
 
-/* (channels, 1, kernel) of Hugging Face or (channels, kernel, 1) of MLX, which lie alike, -> (kernel, channels). */
+/* (channels, 1, kernel) of Hugging Face, (channels, kernel, 1) of MLX or (channels, kernel) of GGUF, which lie alike,
+ * -> (kernel, channels). */
 static tq_status bind_conv(const binder *b, int layer, int channels, int kernel, float **out) {
     char name[NAME];
     const tq_tensor *tensor = tq_weights_find(b->weights, layer_name(b, name, layer, "linear_attn.conv1d.weight"));
     if (!tensor) return tq_fail(b->err, TQ_NOT_FOUND, "the model has no tensor %s", name);
-    if (tensor->n_dims != 3 || tensor->shape[0] != channels || tensor->shape[1] * tensor->shape[2] != kernel)
-        return tq_fail(b->err, TQ_FORMAT, "%s: want [%d, 1, %d] or [%d, %d, 1]", name, channels, kernel, channels, kernel);
+    bool flat = tensor->n_dims == 2 && tensor->shape[1] == kernel;
+    bool deep = tensor->n_dims == 3 && tensor->shape[1] * tensor->shape[2] == kernel;
+    if ((!flat && !deep) || tensor->shape[0] != channels)
+        return tq_fail(b->err, TQ_FORMAT, "%s: want [%d, 1, %d], [%d, %d, 1] or [%d, %d]", name, channels, kernel, channels,
+                       kernel, channels, kernel);
     float *stored;
     size_t n = (size_t)channels * (size_t)kernel;
     TQ_TRY(own_floats(b, n, name, &stored));
@@ -170,17 +175,21 @@ static tq_status bind_delta(const binder *b, int i) {
     char path[NAME];
     if (has_weight(b, layer_name(b, path, i, "linear_attn.in_proj_qkvz"))) {
         TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_qkvz", channels + values, c->hidden, false, &w->qkvz));
-        TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_ba", 2 * d->n_value_heads, c->hidden, false, &w->ba));
     } else {
         TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_qkv", channels, c->hidden, false, &w->qkv));
         TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_z", values, c->hidden, false, &w->z));
+    }
+    if (has_weight(b, layer_name(b, path, i, "linear_attn.in_proj_ba"))) {
+        TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_ba", 2 * d->n_value_heads, c->hidden, false, &w->ba));
+    } else {
         TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_a", d->n_value_heads, c->hidden, false, &w->a));
         TQ_TRY(bind_linear(b, i, "linear_attn.in_proj_b", d->n_value_heads, c->hidden, false, &w->b));
     }
     TQ_TRY(bind_linear(b, i, "linear_attn.out_proj", c->hidden, values, false, &w->out));
     TQ_TRY(bind_conv(b, i, channels, d->kernel, &w->conv));
-    TQ_TRY(bind_layer_vector(b, i, "linear_attn.A_log", d->n_value_heads, &w->rate));
-    for (int h = 0; h < d->n_value_heads; h++) w->rate[h] = expf(w->rate[h]);
+    bool ready = has(b, layer_name(b, path, i, "linear_attn.minus_rate")); /* as GGUF has it */
+    TQ_TRY(bind_layer_vector(b, i, ready ? "linear_attn.minus_rate" : "linear_attn.A_log", d->n_value_heads, &w->rate));
+    for (int h = 0; h < d->n_value_heads; h++) w->rate[h] = ready ? -w->rate[h] : expf(w->rate[h]);
     TQ_TRY(bind_layer_vector(b, i, "linear_attn.dt_bias", d->n_value_heads, &w->bias));
     return bind_layer_vector(b, i, "linear_attn.norm.weight", d->value_dim, &w->norm); /* stored as it is used */
 }

@@ -9,20 +9,26 @@
 static const struct architecture {
     const char *name, *model_type;
     const char *also; /* what the converter takes for granted, as JSON; NULL: nothing */
-    bool exact_yarn;  /* the ramp of its yarn is not rounded to whole pairs */
+    bool exact_yarn;   /* the ramp of its yarn is not rounded to whole pairs */
+    bool expert_width; /* experts and dense layers have widths of their own; else the file says one width twice */
+    bool tiled_heads;  /* value heads of delta nets stand in turn: one of each key head, then the next of each */
 } architectures[] = {
-    {"llama", "llama", NULL, false}, /* and mistral, mixtral */
-    {"qwen2", "qwen2", NULL, false},
-    {"qwen3", "qwen3", NULL, false},
-    {"qwen3moe", "qwen3_moe", "{\"norm_topk_prob\": true}", false},
-    {"olmo2", "olmo2", NULL, false},
-    {"phi3", "phi3", NULL, false},
-    {"granite", "granite", NULL, false},
-    {"smollm3", "smollm3", NULL, false},
-    {"gemma2", "gemma2", NULL, false},
-    {"gemma3", "gemma3_text", NULL, false},
-    {"glm4", "glm4", "{\"attention_bias\": true}", false},
-    {"gpt-oss", "gpt_oss", "{\"attention_bias\": true}", true},
+    {.name = "llama", .model_type = "llama"}, /* and mistral, mixtral */
+    {.name = "qwen2", .model_type = "qwen2"},
+    {.name = "qwen3", .model_type = "qwen3"},
+    {.name = "qwen3moe", .model_type = "qwen3_moe", .also = "{\"norm_topk_prob\": true}", .expert_width = true},
+    {.name = "qwen3next", .model_type = "qwen3_next", .also = "{\"norm_topk_prob\": true}", .expert_width = true},
+    {.name = "qwen35", .model_type = "qwen3_5_text", .tiled_heads = true},
+    {.name = "qwen35moe", .model_type = "qwen3_5_moe_text", .also = "{\"norm_topk_prob\": true}", .expert_width = true,
+     .tiled_heads = true},
+    {.name = "olmo2", .model_type = "olmo2"},
+    {.name = "phi3", .model_type = "phi3"},
+    {.name = "granite", .model_type = "granite"},
+    {.name = "smollm3", .model_type = "smollm3"},
+    {.name = "gemma2", .model_type = "gemma2"},
+    {.name = "gemma3", .model_type = "gemma3_text"},
+    {.name = "glm4", .model_type = "glm4", .also = "{\"attention_bias\": true}"},
+    {.name = "gpt-oss", .model_type = "gpt_oss", .also = "{\"attention_bias\": true}", .exact_yarn = true},
 };
 
 /* "<architecture>.<gguf>" -> "<config>".  A missing key is left out: config.c knows which it needs. */
@@ -42,6 +48,12 @@ static const struct {
     {"expert_count", "num_experts"},
     {"expert_used_count", "num_experts_per_tok"},
     {"expert_feed_forward_length", "moe_intermediate_size"},
+    {"expert_shared_feed_forward_length", "shared_expert_intermediate_size"},
+    {"full_attention_interval", "full_attention_interval"},
+    {"ssm.conv_kernel", "linear_conv_kernel_dim"},
+    {"ssm.state_size", "linear_key_head_dim"},
+    {"ssm.group_count", "linear_num_key_heads"},
+    {"ssm.time_step_rank", "linear_num_value_heads"},
     {"attn_logit_softcapping", "attn_logit_softcapping"},
     {"final_logit_softcapping", "final_logit_softcapping"},
     {"rope.freq_base_swa", "rope_local_base_freq"},
@@ -202,6 +214,25 @@ static tq_status add_layers(const builder *b) {
     return put(b, "query_pre_attn_scalar", largest ? json_integer(hidden / heads) : json_incref(width));
 }
 
+/* Layers that predict further tokens are counted, and stand last; the width of a value head follows. */
+static tq_status add_delta(const builder *b) {
+    char key[KEY_CAP];
+    bool found;
+    int64_t extra = 0, inner = 0;
+    json_int_t n_layers = json_integer_value(json_object_get(b->config, "num_hidden_layers"));
+    find(b, "nextn_predict_layers", key);
+    TQ_TRY(tq_gguf_integer(b->head, key, 0, n_layers, &found, &extra, b->err));
+    if (extra > 0) TQ_TRY(put(b, "num_hidden_layers", json_integer(n_layers - extra)));
+    find(b, "ssm.inner_size", key);
+    TQ_TRY(tq_gguf_integer(b->head, key, 1, 1 << 24, &found, &inner, b->err));
+    json_int_t heads = json_integer_value(json_object_get(b->config, "linear_num_value_heads"));
+    if (!found) return TQ_OK;
+    if (heads < 1 || inner % heads)
+        return tq_fail(b->err, TQ_FORMAT, "%s: %s: want a multiple of %lld heads, the file has %lld", b->head->label, key,
+                       (long long)heads, (long long)inner);
+    return put(b, "linear_value_head_dim", json_integer(inner / heads));
+}
+
 /* The architecture llama is three families: experts make it mixtral, windows mistral. */
 static const char *family_of(const builder *b, const struct architecture *row) {
     if (strcmp(row->name, "llama") != 0) return row->model_type;
@@ -232,10 +263,19 @@ static tq_status check_vocabulary(const builder *b) {
                    (unsigned long long)tokens->n, (long long)vocab);
 }
 
-static tq_status build(const builder *b) {
-    const struct architecture *row = NULL;
+static const struct architecture *find_architecture(const tq_gguf_model *files) {
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
-        if (strcmp(b->files->architecture, architectures[i].name) == 0) row = &architectures[i];
+        if (strcmp(files->architecture, architectures[i].name) == 0) return &architectures[i];
+    return NULL;
+}
+
+bool tq_gguf_has_tiled_heads(const tq_gguf_model *files) {
+    const struct architecture *row = find_architecture(files);
+    return row && row->tiled_heads;
+}
+
+static tq_status build(const builder *b) {
+    const struct architecture *row = find_architecture(b->files);
     if (!row) {
         char names[512] = "";
         for (size_t i = 0, used = 0; i < sizeof architectures / sizeof *architectures && used < sizeof names; i++)
@@ -251,7 +291,8 @@ static tq_status build(const builder *b) {
     }
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) TQ_TRY(copy_key(b, keys[i].gguf, keys[i].config));
     TQ_TRY(put(b, "model_type", json_string(family_of(b, row))));
-    if (strcmp(row->model_type, "qwen3_moe") != 0) json_object_del(b->config, "moe_intermediate_size"); /* said twice */
+    if (!row->expert_width) json_object_del(b->config, "moe_intermediate_size");
+    TQ_TRY(add_delta(b));
     TQ_TRY(check_widths(b));
     TQ_TRY(add_rope(b, row->exact_yarn));
     TQ_TRY(add_layers(b));

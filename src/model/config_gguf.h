@@ -10,4 +10,7 @@
  * the table here is TQ_UNSUPPORTED, by its name.  *out is the caller's (json_decref). */
 tq_status tq_config_from_gguf(const tq_gguf_model *files, json_t **out, tq_error *err);
 
+/* Whether value heads of delta nets are tiled (tq_delta_config), which no config.json says. */
+bool tq_gguf_has_tiled_heads(const tq_gguf_model *files);
+
 #endif

@@ -7,25 +7,28 @@ static void project(const tq_config *c, const tq_delta_weights *w, tq_backend *b
                     int n) {
     const tq_delta_config *d = &c->delta;
     const tq_backend_ops *op = backend->ops;
-    if (w->qkvz.w.rows == 0) {
-        op->matmul(backend, &w->qkv.w, NULL, h, n, s->conv_in);
-        op->matmul(backend, &w->z.w, NULL, h, n, s->z);
-        op->matmul(backend, &w->a.w, NULL, h, n, s->a);
-        op->matmul(backend, &w->b.w, NULL, h, n, s->b);
-        return;
-    }
     int ratio = d->n_value_heads / d->n_key_heads;
     size_t keys = (size_t)d->n_key_heads * (size_t)d->key_dim, values = (size_t)d->n_value_heads * (size_t)d->value_dim;
     size_t channels = 2 * keys + values;
-    op->matmul(backend, &w->qkvz.w, NULL, h, n, s->wide);
-    tq_split_part parts[] = {{s->conv_in, d->key_dim, channels},
-                             {s->conv_in + keys, d->key_dim, channels},
-                             {s->conv_in + 2 * keys, ratio * d->value_dim, channels},
-                             {s->z, ratio * d->value_dim, values}};
-    op->split(backend, s->wide, n, d->n_key_heads, parts, 4);
-    op->matmul(backend, &w->ba.w, NULL, h, n, s->wide);
-    tq_split_part gates[] = {{s->b, ratio, (size_t)d->n_value_heads}, {s->a, ratio, (size_t)d->n_value_heads}};
-    op->split(backend, s->wide, n, d->n_key_heads, gates, 2);
+    if (w->qkvz.w.rows == 0) {
+        op->matmul(backend, &w->qkv.w, NULL, h, n, s->conv_in);
+        op->matmul(backend, &w->z.w, NULL, h, n, s->z);
+    } else {
+        op->matmul(backend, &w->qkvz.w, NULL, h, n, s->wide);
+        tq_split_part parts[] = {{s->conv_in, d->key_dim, channels},
+                                 {s->conv_in + keys, d->key_dim, channels},
+                                 {s->conv_in + 2 * keys, ratio * d->value_dim, channels},
+                                 {s->z, ratio * d->value_dim, values}};
+        op->split(backend, s->wide, n, d->n_key_heads, parts, 4);
+    }
+    if (w->ba.w.rows == 0) {
+        op->matmul(backend, &w->a.w, NULL, h, n, s->a);
+        op->matmul(backend, &w->b.w, NULL, h, n, s->b);
+    } else {
+        op->matmul(backend, &w->ba.w, NULL, h, n, s->wide);
+        tq_split_part gates[] = {{s->b, ratio, (size_t)d->n_value_heads}, {s->a, ratio, (size_t)d->n_value_heads}};
+        op->split(backend, s->wide, n, d->n_key_heads, gates, 2);
+    }
 }
 
 /* Convolution and delta rule of a part's tokens, which begin at `first`, on the part's own state. */

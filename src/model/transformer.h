@@ -59,6 +59,7 @@ typedef struct tq_transformer {
     int max_cols;       /* the widest matrix */
     void **owned;       /* everything that was allocated for weights */
     int n_owned, owned_cap;
+    size_t owned_bytes;
 } tq_transformer;
 
 tq_status tq_transformer_bind(const tq_weights *weights, const tq_config *config, tq_transformer **out, tq_error *err);

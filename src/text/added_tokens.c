@@ -155,6 +155,7 @@ tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, 
                 if (!is_space(text + before, from - before)) break;
                 from = before;
             }
+            if (from < walk->done) from = walk->done; /* the one before swallowed it */
         }
         if (token->rstrip) {
             while (to < walk->length) {
@@ -163,6 +164,7 @@ tq_status tq_added_walk_next(const tq_added_tokens *added, tq_added_walk *walk, 
                 to = after;
             }
         }
+        if (token->lstrip && from >= to) continue; /* nothing of it is left */
         *end = from > *start ? from : *start; /* a token may begin with spaces that the one before swallowed */
         *id = token->id;
         walk->done = to;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "text/text_buf.h"
+#include "text/tokenizer_parts.h"
 
 /* A symbol of the piece, in a doubly linked list; id -1: merged into its left neighbour. */
 typedef struct tq_bpe_symbol {
@@ -78,7 +79,7 @@ static tq_status add_characters(const tq_bpe *bpe, tq_bpe_scratch *scratch, cons
         const char *character = piece + i;
         i += width;
         int32_t id = tq_word_map_get(&bpe->vocab, character, width);
-        if (id >= 0) {
+        if (id >= 0 && !tq_bpe_is_control(bpe, id)) {
             if (unk_waits) TQ_TRY(add_symbol(scratch, bpe->unk_id, err));
             unk_waits = false;
             TQ_TRY(add_symbol(scratch, id, err));
@@ -179,6 +180,34 @@ static tq_status merge_symbols(const tq_bpe *bpe, tq_bpe_scratch *scratch, tq_er
     return TQ_OK;
 }
 
+static const char mark[] = "\xe2\x96\x81"; /* U+2581, which stands for a space */
+enum { mark_length = sizeof mark - 1 };
+
+static bool is_mark(const char *text) { return memcmp(text, mark, mark_length) == 0; }
+
+void tq_bpe_find_words(tq_bpe *bpe, const tq_token *tokens) {
+    bpe->words_apart = !bpe->byte_level && !bpe->ignore_merges && tq_word_map_get(&bpe->vocab, mark, mark_length) >= 0;
+    for (size_t i = 0; i < bpe->merges.cap && bpe->words_apart; i++) {
+        uint64_t key = bpe->merges.entries[i].key;
+        if (key == UINT64_MAX) continue;
+        const tq_token *left = &tokens[key >> 32], *right = &tokens[key & UINT32_MAX];
+        bool word = right->name_len >= mark_length && is_mark(right->name);
+        bool after_mark = left->name_len >= mark_length && is_mark(left->name + left->name_len - mark_length);
+        bpe->words_apart = !word || after_mark;
+    }
+}
+
+size_t tq_bpe_word_length(const tq_bpe *bpe, const char *piece, size_t length) {
+    if (!bpe->words_apart || length <= mark_length) return length;
+    for (size_t at = 1; at <= length - mark_length; at++) {
+        const char *hit = memchr(piece + at, mark[0], length - mark_length + 1 - at);
+        if (!hit) return length;
+        at = (size_t)(hit - piece);
+        if (is_mark(hit) && !(at >= mark_length && is_mark(hit - mark_length))) return at;
+    }
+    return length;
+}
+
 static tq_status find_whole(const tq_bpe *bpe, tq_bpe_scratch *scratch, const char *piece, size_t length, int32_t *id,
                             tq_error *err) {
     if (!bpe->byte_level) {
@@ -203,7 +232,7 @@ tq_status tq_bpe_encode(const tq_bpe *bpe, tq_bpe_scratch *scratch, const char *
     if (bpe->ignore_merges) {
         int32_t id;
         TQ_TRY(find_whole(bpe, scratch, piece, length, &id, err));
-        if (id >= 0) {
+        if (id >= 0 && !tq_bpe_is_control(bpe, id)) {
             TQ_TRY(tq_array_reserve(&out->ids, out->n, 1, &out->cap, sizeof *out->ids, "token ids", err));
             out->ids[out->n++] = id;
             return TQ_OK;

@@ -7,10 +7,16 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "text/unicode9.h"
+
+enum { most_growth = 64 }; /* NFKD makes 11 bytes of one at most */
+
 void tq_norm_steps_free(tq_norm_steps *steps) {
     for (size_t i = 0; i < steps->n; i++) {
         free(steps->steps[i].from);
         free(steps->steps[i].to);
+        tq_regex_free(steps->steps[i].regex);
+        tq_charsmap_free(steps->steps[i].map);
     }
     free(steps->steps);
     *steps = (tq_norm_steps){0};
@@ -20,33 +26,6 @@ static bool is_ascii(const char *text, size_t length) {
     uint8_t bits = 0;
     for (size_t i = 0; i < length; i++) bits |= (uint8_t)text[i];
     return bits < 0x80;
-}
-
-/* Characters that the tables behind the models' own tokenizers (Unicode 9) do not know and that later versions reorder,
- * compose or decompose: combining marks and compatibility letters, through Unicode 15.  They stand as they are, and
- * nothing moves across them.  Found by comparing every code point; tests/python/test_text.py would see others. */
-static const struct {
-    uint32_t first, last;
-} young[] = {
-    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
-    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
-    {0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},   {0xa82c, 0xa82c},   {0xab69, 0xab69},   {0x10781, 0x10785},
-    {0x10787, 0x107b0}, {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff},
-    {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e},
-    {0x11839, 0x1183a}, {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193d, 0x1193e}, {0x11943, 0x11943},
-    {0x119e0, 0x119e0}, {0x11a34, 0x11a34}, {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42},
-    {0x11d44, 0x11d45}, {0x11d97, 0x11d97}, {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e130, 0x1e136},
-    {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
-};
-
-static bool is_young(uint32_t c) {
-    size_t low = 0, high = sizeof young / sizeof *young;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (c > young[middle].last) low = middle + 1;
-        else high = middle;
-    }
-    return low < sizeof young / sizeof *young && c >= young[low].first;
 }
 
 static tq_status add_form(utf8proc_option_t options, const char *text, size_t length, tq_text_buf *out, tq_error *err) {
@@ -74,7 +53,7 @@ static tq_status to_form(tq_norm_kind kind, const tq_text_buf *text, tq_text_buf
             width = utf8proc_iterate((const utf8proc_uint8_t *)text->data + at, (utf8proc_ssize_t)(text->n - at), &c);
         }
         if (width < 1) return tq_fail(err, TQ_INVALID, "normalising text: not valid UTF-8");
-        if (c >= (utf8proc_int32_t)young[0].first && is_young((uint32_t)c)) {
+        if (tq_unicode9_lacks_form((uint32_t)c)) {
             TQ_TRY(add_form(options, text->data + kept, at - kept, out, err));
             TQ_TRY(tq_text_buf_add(out, text->data + at, (size_t)width, err));
             kept = at + (size_t)width;
@@ -84,7 +63,7 @@ static tq_status to_form(tq_norm_kind kind, const tq_text_buf *text, tq_text_buf
     return add_form(options, text->data + kept, text->n - kept, out, err);
 }
 
-static tq_status replace(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+static tq_status replace_text(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
     for (size_t i = 0, kept = 0; i <= text->n;) {
         const char *hit = i < text->n ? memchr(text->data + i, step->from[0], text->n - i) : NULL;
         if (!hit) return tq_text_buf_add(out, text->data + kept, text->n - kept, err);
@@ -100,28 +79,109 @@ static tq_status replace(const tq_norm_step *step, const tq_text_buf *text, tq_t
     return TQ_OK;
 }
 
-static tq_status apply(const tq_norm_step *step, tq_text_buf *text, tq_error *err) {
-    if (text->n == 0) return TQ_OK;
-    bool form = step->kind != TQ_NORM_PREPEND && step->kind != TQ_NORM_REPLACE;
-    if (form && is_ascii(text->data, text->n)) return TQ_OK;
-    tq_text_buf changed = {0};
-    tq_status status;
-    if (form) {
-        status = to_form(step->kind, text, &changed, err);
-    } else if (step->kind == TQ_NORM_REPLACE) {
-        status = replace(step, text, &changed, err);
-    } else {
-        status = tq_text_buf_add(&changed, step->to, step->to_len, err);
-        if (status == TQ_OK) status = tq_text_buf_add(&changed, text->data, text->n, err);
+/* An empty match right after a match is passed over, as in splits. */
+static tq_status replace_matches(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    tq_regex_scratch *scratch;
+    TQ_TRY(tq_regex_scratch_new(&scratch, err));
+    tq_status status = TQ_OK;
+    size_t kept = 0, from = 0;
+    for (bool any = false; from <= text->n && status == TQ_OK;) {
+        bool found;
+        size_t start, end;
+        status = tq_regex_find(step->regex, scratch, text->data, text->n, from, &found, &start, &end, err);
+        if (status != TQ_OK || !found) break;
+        if (start == end && any && end == kept) {
+            for (from++; from < text->n && ((uint8_t)text->data[from] & 0xc0) == 0x80;) from++;
+            continue;
+        }
+        if (start < kept || end < start) {
+            status = tq_fail(err, TQ_UNSUPPORTED, "regular expression: a match that goes backwards");
+            break;
+        }
+        status = tq_text_buf_add(out, text->data + kept, start - kept, err);
+        if (status == TQ_OK) status = tq_text_buf_add(out, step->to, step->to_len, err);
+        from = kept = end;
+        any = true;
     }
+    tq_regex_scratch_free(scratch);
+    return status == TQ_OK ? tq_text_buf_add(out, text->data + kept, text->n - kept, err) : status;
+}
+
+/* The property White_Space. */
+static bool is_space(utf8proc_int32_t c) {
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+static utf8proc_int32_t next_character(const tq_text_buf *text, size_t at, size_t *width) {
+    utf8proc_int32_t c = 0;
+    *width = (size_t)utf8proc_iterate((const utf8proc_uint8_t *)text->data + at, (utf8proc_ssize_t)(text->n - at), &c);
+    return c;
+}
+
+static tq_status strip(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    size_t start = 0, end = text->n, width;
+    while (step->left && start < end && is_space(next_character(text, start, &width))) start += width;
+    while (step->right && end > start) {
+        size_t last = end - 1;
+        while (((uint8_t)text->data[last] & 0xc0) == 0x80) last--;
+        if (!is_space(next_character(text, last, &width))) break;
+        end = last;
+    }
+    return tq_text_buf_add(out, text->data + start, end - start, err);
+}
+
+static tq_status lower(const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    for (size_t at = 0, width; at < text->n; at += width) {
+        utf8proc_uint8_t utf8[4];
+        utf8proc_int32_t c = next_character(text, at, &width);
+        size_t n = (size_t)utf8proc_encode_char(c == 0x130 ? 'i' : utf8proc_tolower(c), utf8);
+        TQ_TRY(tq_text_buf_add(out, (const char *)utf8, n, err));
+        if (c == 0x130) TQ_TRY(tq_text_buf_add(out, "\xcc\x87", 2, err)); /* the one that becomes two */
+    }
+    return TQ_OK;
+}
+
+static tq_status strip_accents(const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    for (size_t at = 0, width; at < text->n; at += width) {
+        utf8proc_int32_t c = next_character(text, at, &width);
+        if (!tq_unicode9_is_mark((uint32_t)c)) TQ_TRY(tq_text_buf_add(out, text->data + at, width, err));
+    }
+    return TQ_OK;
+}
+
+static tq_status prepend(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    TQ_TRY(tq_text_buf_add(out, step->to, step->to_len, err));
+    return tq_text_buf_add(out, text->data, text->n, err);
+}
+
+static tq_status change(const tq_norm_step *step, const tq_text_buf *text, tq_text_buf *out, tq_error *err) {
+    switch (step->kind) {
+    case TQ_NORM_PREPEND: return prepend(step, text, out, err);
+    case TQ_NORM_REPLACE: return step->regex ? replace_matches(step, text, out, err) : replace_text(step, text, out, err);
+    case TQ_NORM_LOWERCASE: return lower(text, out, err);
+    case TQ_NORM_STRIP: return strip(step, text, out, err);
+    case TQ_NORM_STRIP_ACCENTS: return strip_accents(text, out, err);
+    case TQ_NORM_CHARSMAP: return tq_charsmap_apply(step->map, text->data, text->n, out, err);
+    default: return to_form(step->kind, text, out, err);
+    }
+}
+
+static tq_status apply(const tq_norm_step *step, tq_text_buf *text, size_t limit, tq_error *err) {
+    if (text->n == 0) return TQ_OK;
+    if (step->kind <= TQ_NORM_NFKD && is_ascii(text->data, text->n)) return TQ_OK;
+    tq_text_buf changed = {.limit = limit};
+    tq_status status = change(step, text, &changed, err);
     tq_text_buf_free(text);
     *text = changed;
+    text->limit = 0;
     return status;
 }
 
 tq_status tq_normalize(const tq_norm_steps *steps, const char *text, size_t length, tq_text_buf *out, tq_error *err) {
     out->n = 0;
     TQ_TRY(tq_text_buf_add(out, text, length, err));
-    for (size_t i = 0; i < steps->n; i++) TQ_TRY(apply(&steps->steps[i], out, err));
+    size_t limit = (length + 1024) * most_growth; /* replacements of replacements would never end */
+    for (size_t i = 0; i < steps->n; i++) TQ_TRY(apply(&steps->steps[i], out, limit, err));
     return TQ_OK;
 }

@@ -45,5 +45,6 @@ tq_status tq_tokenizer_merge_by_score(tq_tokenizer *t, const float *scores, cons
         status = add_ways(t, merges, order[i].id, rank, err);
     }
     free(order);
+    if (status == TQ_OK) tq_bpe_find_words(&t->bpe, t->tokens);
     return status;
 }

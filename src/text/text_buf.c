@@ -21,6 +21,9 @@ tq_status tq_array_reserve(void *array_pointer, size_t n, size_t n_more, size_t 
 }
 
 tq_status tq_text_buf_add(tq_text_buf *buf, const char *bytes, size_t n, tq_error *err) {
+    if (buf->limit && n > buf->limit - buf->n) {
+        return tq_fail(err, TQ_INVALID, "a text grows to more than %zu bytes while it is normalised", buf->limit);
+    }
     TQ_TRY(tq_array_reserve(&buf->data, buf->n, n, &buf->cap, 1, "text", err));
     if (n) memcpy(buf->data + buf->n, bytes, n);
     buf->n += n;

@@ -10,9 +10,10 @@
 typedef struct tq_text_buf {
     char *data;
     size_t n, cap;
+    size_t limit; /* bytes that it may hold; 0: any number */
 } tq_text_buf;
 
-/* bytes may not lie in the buffer itself. */
+/* bytes may not lie in the buffer itself.  TQ_INVALID beyond the limit. */
 tq_status tq_text_buf_add(tq_text_buf *buf, const char *bytes, size_t n, tq_error *err);
 void tq_text_buf_free(tq_text_buf *buf);
 

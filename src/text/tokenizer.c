@@ -1,6 +1,6 @@
 /* tokenizer.c: see tokenizer.h.
  * Owns: the pipeline from text to ids, and the lookups.  Not here: reading the file (tokenizer_file.c,
- * tokenizer_steps.c), the steps themselves (added_tokens.c, normalize.c, pretokenize.c, bpe.c). */
+ * tokenizer_steps.c), the steps themselves (added_tokens.c, normalize.c, pretokenize.c, bpe.c, unigram.c). */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
@@ -61,6 +61,8 @@ void tq_tokenizer_free(tq_tokenizer *t) {
     tq_pre_steps_free(&t->pre);
     tq_word_map_free(&t->bpe.vocab);
     tq_pair_map_free(&t->bpe.merges);
+    tq_unigram_free(&t->unigram);
+    free(t->bpe.control);
     tq_added_tokens_free(&t->added);
     tq_added_tokens_free(&t->added_normalized);
     free(t);
@@ -82,6 +84,7 @@ typedef struct encoder {
     size_t n_ranges;
     tq_regex_scratch *regex;
     tq_bpe_scratch bpe;
+    tq_unigram_scratch unigram;
     tq_pieces pieces;
     tq_text_buf normal;
     seen_piece *seen; /* (cache_slots), direct-mapped; NULL until a long text comes */
@@ -96,11 +99,15 @@ static tq_status add_id(encoder *e, int32_t id) {
     return TQ_OK;
 }
 
+static tq_status run_model(encoder *e, const char *piece, size_t length) {
+    const tq_tokenizer *t = e->tokenizer;
+    return t->is_unigram ? tq_unigram_encode(&t->unigram, &e->unigram, piece, length, e->out, e->err)
+                         : tq_bpe_encode(&t->bpe, &e->bpe, piece, length, e->out, e->err);
+}
+
 static tq_status encode_piece(encoder *e, const char *piece, size_t length) {
     tq_ids *out = e->out;
-    if (!e->seen || length > cache_longest) {
-        return tq_bpe_encode(&e->tokenizer->bpe, &e->bpe, piece, length, out, e->err);
-    }
+    if (!e->seen || length > cache_longest) return run_model(e, piece, length);
     uint32_t hash = tq_bytes_hash(piece, length);
     seen_piece *slot = &e->seen[hash % cache_slots];
     if (slot->stretch == e->stretch && slot->hash == hash && slot->length == length &&
@@ -111,7 +118,7 @@ static tq_status encode_piece(encoder *e, const char *piece, size_t length) {
         return TQ_OK;
     }
     size_t first = out->n;
-    TQ_TRY(tq_bpe_encode(&e->tokenizer->bpe, &e->bpe, piece, length, out, e->err));
+    TQ_TRY(run_model(e, piece, length));
     *slot = (seen_piece){piece, first, (uint32_t)length, (uint32_t)(out->n - first), hash, e->stretch};
     return TQ_OK;
 }
@@ -127,7 +134,11 @@ static tq_status encode_plain(encoder *e, const char *text, size_t length, bool 
     TQ_TRY(tq_pretokenize(&e->tokenizer->pre, e->regex, text, length, at_start, &e->pieces, e->err));
     for (size_t i = 0; i < e->pieces.n; i++) {
         tq_piece piece = e->pieces.pieces[i];
-        TQ_TRY(encode_piece(e, e->pieces.text.data + piece.start, piece.length));
+        for (size_t word; piece.length; piece.start += word, piece.length -= word) {
+            const char *start = e->pieces.text.data + piece.start;
+            word = tq_bpe_word_length(&e->tokenizer->bpe, start, piece.length);
+            TQ_TRY(encode_piece(e, start, word));
+        }
     }
     return TQ_OK;
 }
@@ -188,6 +199,7 @@ static tq_status run_encoder(encoder *e, const char *text, size_t text_len) {
     if (status != TQ_OK) out->n = before;
     tq_regex_scratch_free(e->regex);
     tq_bpe_scratch_free(&e->bpe);
+    tq_unigram_scratch_free(&e->unigram);
     tq_pieces_free(&e->pieces);
     tq_text_buf_free(&e->normal);
     free(e->seen);

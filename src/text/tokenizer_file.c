@@ -1,8 +1,11 @@
 /* tokenizer_file.c: the model and the added tokens of a tokenizer.json, and the pieces made from them.
  * The file is not trusted: ids are bounded and unique, merges name known tokens. */
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/template_value.h"
 #include "text/tokenizer_parts.h"
 
 /* One line of an error text: no control characters of the file in it. */
@@ -42,12 +45,33 @@ static tq_status place_token(tq_tokenizer *t, const char *name, size_t length, i
     return tq_word_map_put(&t->bpe.vocab, kept, length, id, err);
 }
 
+/* The vocabulary of a Unigram: [[name, score], ...], by id. */
+static tq_status check_scores(const json_t *vocab, tq_error *err) {
+    if (json_array_size(vocab) > TQ_MAX_TOKEN_ID) {
+        return tq_fail(err, TQ_FORMAT, "model Unigram: %zu tokens (want at most %d)", json_array_size(vocab), TQ_MAX_TOKEN_ID);
+    }
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        const json_t *entry = json_array_get(vocab, i), *name = json_array_get(entry, 0);
+        if (json_array_size(entry) != 2 || !json_is_string(name) || json_string_length(name) == 0 ||
+            !json_is_number(json_array_get(entry, 1))) {
+            return tq_fail(err, TQ_FORMAT, "model Unigram: token %zu is not [\"text\", score]", i);
+        }
+        if (json_string_length(name) > TQ_MAX_SOUGHT_TOKEN) {
+            return tq_fail(err, TQ_UNSUPPORTED, "model Unigram: token %zu is longer than %d bytes", i, TQ_MAX_SOUGHT_TOKEN);
+        }
+    }
+    return TQ_OK;
+}
+
 /* Sizes of tokens and names. */
 static tq_status measure(const json_t *vocab, const json_t *added, tq_tokenizer *t, tq_error *err) {
     size_t bytes = 1;
-    int32_t id, largest = -1;
+    int32_t id, largest = (int32_t)json_array_size(vocab) - 1;
     const char *name;
     const json_t *value;
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        bytes += json_string_length(json_array_get(json_array_get(vocab, i), 0));
+    }
     json_object_foreach((json_t *)vocab, name, value) {
         size_t length = strlen(name);
         TQ_TRY(read_id(value, name, length, &id, err));
@@ -66,7 +90,15 @@ static tq_status measure(const json_t *vocab, const json_t *added, tq_tokenizer 
     if (largest < 0) return tq_fail(err, TQ_FORMAT, "the vocabulary is empty");
     t->n_tokens = (size_t)largest + 1;
     t->tokens = calloc(t->n_tokens, sizeof *t->tokens);
-    if (!t->tokens) return tq_fail_memory(err, t->n_tokens * sizeof *t->tokens, "the vocabulary");
+    t->bpe.control = calloc(t->n_tokens, sizeof *t->bpe.control);
+    if (!t->tokens || !t->bpe.control) return tq_fail_memory(err, t->n_tokens * sizeof *t->tokens, "the vocabulary");
+    t->bpe.n_control = t->n_tokens;
+    for (size_t i = 0; i < json_array_size(added); i++) {
+        const json_t *token = json_array_get(added, i);
+        if (json_is_true(json_object_get(token, "special"))) {
+            t->bpe.control[json_integer_value(json_object_get(token, "id"))] = true;
+        }
+    }
     return tq_array_reserve(&t->names.data, 0, bytes, &t->names.cap, 1, "the vocabulary", err);
 }
 
@@ -75,6 +107,13 @@ static tq_status read_vocab(const json_t *vocab, tq_tokenizer *t, tq_error *err)
     const json_t *value;
     json_object_foreach((json_t *)vocab, name, value) {
         TQ_TRY(place_token(t, name, strlen(name), (int32_t)json_integer_value(value), err));
+    }
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        value = json_array_get(json_array_get(vocab, i), 0);
+        if (tq_word_map_get(&t->bpe.vocab, json_string_value(value), json_string_length(value)) >= 0) {
+            return tq_fail(err, TQ_FORMAT, "model Unigram: token %zu occurs twice", i);
+        }
+        TQ_TRY(place_token(t, json_string_value(value), json_string_length(value), (int32_t)i, err));
     }
     return TQ_OK;
 }
@@ -125,11 +164,20 @@ static tq_status read_merges(const json_t *merges, tq_bpe *bpe, tq_error *err) {
                              show(unknown, unknown_len, shown));
             break;
         }
+        if (tq_bpe_is_control(bpe, both)) continue;
         uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
         status = tq_pair_map_put(&bpe->merges, key, both, (int32_t)i, err);
     }
     tq_text_buf_free(&joined);
     return status;
+}
+
+static void find_fallback_ids(const tq_word_map *vocab, int32_t ids[256]) {
+    static const char digits[] = "0123456789ABCDEF";
+    for (int byte = 0; byte < 256; byte++) {
+        char code[6] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
+        ids[byte] = tq_word_map_get(vocab, code, sizeof code);
+    }
 }
 
 static tq_status check_absent(const json_t *model, const char *name, tq_error *err) {
@@ -160,12 +208,64 @@ static tq_status read_options(const json_t *model, tq_tokenizer *t, tq_error *er
         return tq_fail(err, TQ_UNSUPPORTED, "model BPE: byte_fallback with a ByteLevel pre_tokenizer is not supported");
     }
     for (int byte = 0; byte < 256; byte++) {
-        static const char digits[] = "0123456789ABCDEF";
-        char code[6] = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'}, utf8[3];
+        char utf8[3];
         int n = tq_byte_level_char((uint8_t)byte, utf8);
         bpe->byte_ids[byte] = tq_word_map_get(&bpe->vocab, utf8, (size_t)n);
-        bpe->fallback_ids[byte] = tq_word_map_get(&bpe->vocab, code, sizeof code);
     }
+    find_fallback_ids(&bpe->vocab, bpe->fallback_ids);
+    return TQ_OK;
+}
+
+static tq_status read_bpe(const json_t *model, tq_tokenizer *t, tq_error *err) {
+    TQ_TRY(read_merges(json_object_get(model, "merges"), &t->bpe, err));
+    TQ_TRY(read_options(model, t, err));
+    tq_bpe_find_words(&t->bpe, t->tokens);
+    return TQ_OK;
+}
+
+/* A score as the reference reads it, whose reader of numbers rounds twice: the digits as an integer, then times a power of
+ * ten.  The last bit decides between ways that sum up alike. */
+static double read_score(double exact) {
+    char text[40], power[16], *end;
+    tq_float_repr(exact, text); /* the shortest that gives the number, which is what files have */
+    uint64_t digits = 0;
+    int exponent = 0;
+    const char *c = text + (*text == '-');
+    for (bool behind_point = false; (*c >= '0' && *c <= '9') || *c == '.'; c++) {
+        if (*c == '.') behind_point = true;
+        else digits = digits * 10 + (uint64_t)(*c - '0'), exponent -= behind_point;
+    }
+    if (*c == 'e') exponent += atoi(c + 1);
+    snprintf(power, sizeof power, "1e%d", exponent < 0 ? -exponent : exponent);
+    double size = tq_parse_double(power, &end), value = exponent < 0 ? (double)digits / size : (double)digits * size;
+    return *text == '-' ? -value : value;
+}
+
+static tq_status read_unigram(const json_t *model, tq_tokenizer *t, tq_error *err) {
+    const double unk_penalty = 10.0; /* below the least likely token: SentencePiece's constant */
+    const json_t *vocab = json_object_get(model, "vocab"), *unk = json_object_get(model, "unk_id");
+    tq_unigram *u = &t->unigram;
+    double least = INFINITY;
+    if (t->bpe.byte_level) return tq_fail(err, TQ_UNSUPPORTED, "model Unigram with a ByteLevel pre_tokenizer is not supported");
+    TQ_TRY(tq_member_bool(model, "model Unigram", "byte_fallback", false, &u->byte_fallback, err));
+    for (size_t i = 0; i < json_array_size(vocab); i++) {
+        const tq_token *token = &t->tokens[i];
+        double score = read_score(json_number_value(json_array_get(json_array_get(vocab, i), 1)));
+        if (score < least) least = score;
+        if (tq_bpe_is_control(&t->bpe, (int32_t)i)) continue;
+        TQ_TRY(tq_unigram_put(u, token->name, token->name_len, (int32_t)i, score, err));
+    }
+    u->unk_id = -1;
+    u->unk_score = least - unk_penalty;
+    if (unk && !json_is_null(unk)) {
+        json_int_t id = json_is_integer(unk) ? json_integer_value(unk) : -1;
+        if (id < 0 || (size_t)id >= json_array_size(vocab)) {
+            return tq_fail(err, TQ_FORMAT, "model Unigram: unk_id is no id of the vocabulary");
+        }
+        u->unk_id = (int32_t)id;
+    }
+    find_fallback_ids(&t->bpe.vocab, u->fallback_ids);
+    t->is_unigram = true;
     return TQ_OK;
 }
 
@@ -193,9 +293,13 @@ static tq_status read_added(const json_t *json, tq_tokenizer *t, tq_error *err) 
     if (known < 0) TQ_TRY(place_token(t, text, length, token.id, err));
     t->tokens[token.id].added = true;
     t->tokens[token.id].special |= token.special;
-    if (!normalized) return tq_added_tokens_put(&t->added, &token, text, length, err);
     tq_text_buf normal = {0};
-    tq_status status = tq_normalize(&t->normalizer, text, length, &normal, err);
+    tq_status status = normalized ? tq_normalize(&t->normalizer, text, length, &normal, err) : TQ_OK;
+    if (status == TQ_OK && (normalized ? normal.n : length) > TQ_MAX_SOUGHT_TOKEN) {
+        status = tq_fail(err, TQ_UNSUPPORTED, "added_tokens: \"%s\" is longer than %d bytes", show(text, length, shown),
+                         TQ_MAX_SOUGHT_TOKEN);
+    }
+    if (status == TQ_OK && !normalized) return tq_added_tokens_put(&t->added, &token, text, length, err);
     if (status == TQ_OK) status = tq_added_tokens_put(&t->added_normalized, &token, normal.data, normal.n, err);
     tq_text_buf_free(&normal);
     return status;
@@ -226,23 +330,33 @@ static tq_status make_piece(tq_tokenizer *t, tq_token *token, tq_text_buf *work,
     return TQ_OK;
 }
 
-tq_status tq_read_model(const json_t *model, const json_t *added_tokens, tq_tokenizer *t, tq_error *err) {
+/* Which kind of model, and whether its parts have the types that the rest relies on. */
+static tq_status check_model(const json_t *model, const json_t *added_tokens, bool *unigram, tq_error *err) {
     const json_t *type;
     if (!json_is_object(model)) return tq_fail(err, TQ_FORMAT, "no object \"model\"");
-    const json_t *vocab = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges");
+    const json_t *vocab = json_object_get(model, "vocab");
     TQ_TRY(tq_member_string(model, "model", "type", false, &type, err));
-    if (type && strcmp(json_string_value(type), "BPE") != 0) {
-        return tq_fail(err, TQ_UNSUPPORTED, "model %.80s is not supported", json_string_value(type));
+    *unigram = type && strcmp(json_string_value(type), "Unigram") == 0;
+    if (type && !*unigram && strcmp(json_string_value(type), "BPE") != 0) {
+        return tq_refuse_part("model", json_string_value(type), err);
     }
-    if (!json_is_object(vocab)) return tq_fail(err, TQ_FORMAT, "model BPE: vocab is not an object");
-    if (!json_is_array(merges)) return tq_fail(err, TQ_FORMAT, "model BPE: merges is not an array");
     if (added_tokens && !json_is_null(added_tokens) && !json_is_array(added_tokens)) {
         return tq_fail(err, TQ_FORMAT, "added_tokens is not an array");
     }
-    TQ_TRY(measure(vocab, added_tokens, t, err));
-    TQ_TRY(read_vocab(vocab, t, err));
-    TQ_TRY(read_merges(merges, &t->bpe, err));
-    TQ_TRY(read_options(model, t, err));
+    if (*unigram) {
+        return json_is_array(vocab) ? check_scores(vocab, err) : tq_fail(err, TQ_FORMAT, "model Unigram: vocab is not an array");
+    }
+    if (!json_is_object(vocab)) return tq_fail(err, TQ_FORMAT, "model BPE: vocab is not an object");
+    if (!json_is_array(json_object_get(model, "merges"))) return tq_fail(err, TQ_FORMAT, "model BPE: merges is not an array");
+    return TQ_OK;
+}
+
+tq_status tq_read_model(const json_t *model, const json_t *added_tokens, tq_tokenizer *t, tq_error *err) {
+    bool unigram = false;
+    TQ_TRY(check_model(model, added_tokens, &unigram, err));
+    TQ_TRY(measure(json_object_get(model, "vocab"), added_tokens, t, err));
+    TQ_TRY(read_vocab(json_object_get(model, "vocab"), t, err));
+    TQ_TRY(unigram ? read_unigram(model, t, err) : read_bpe(model, t, err));
     for (size_t i = 0; i < json_array_size(added_tokens); i++) {
         TQ_TRY(read_added(json_array_get(added_tokens, i), t, err));
     }

@@ -9,8 +9,11 @@
 #include "text/normalize.h"
 #include "text/pretokenize.h"
 #include "text/tokenizer.h"
+#include "text/unigram.h"
 
 #define TQ_MAX_TOKEN_ID 10000000
+/* Bytes of a token that is looked for at every place of a text: what a hostile file can make that cost. */
+#define TQ_MAX_SOUGHT_TOKEN 1024
 
 typedef struct tq_token {
     const char *name; /* as the file writes it, in tq_tokenizer.names; NULL: no token has this id */
@@ -25,7 +28,9 @@ struct tq_tokenizer {
     tq_text_buf names, pieces;
     tq_norm_steps normalizer;
     tq_pre_steps pre;
-    tq_bpe bpe;
+    tq_bpe bpe;         /* its vocabulary is that of any model */
+    tq_unigram unigram; /* used if is_unigram */
+    bool is_unigram;
     tq_added_tokens added, added_normalized; /* looked for before and after normalising */
     /* decoder */
     bool decode_byte_level, decode_byte_fallback;
@@ -47,5 +52,12 @@ tq_status tq_member_bool(const json_t *object, const char *part, const char *nam
 /* NULL if absent or null and not required. */
 tq_status tq_member_string(const json_t *object, const char *part, const char *name, bool required, const json_t **out,
                            tq_error *err);
+/* The type of a component; never NULL. */
+tq_status tq_member_type(const json_t *json, const char *part, const char **type, tq_error *err);
+/* The members of a Sequence; depth: of Sequences around it. */
+tq_status tq_member_sequence(const json_t *json, const char *part, const char *member, int depth, const json_t **list,
+                             tq_error *err);
+/* "PART TYPE is not supported" */
+tq_status tq_refuse_part(const char *part, const char *type, tq_error *err);
 
 #endif

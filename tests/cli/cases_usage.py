@@ -17,7 +17,7 @@ def no_command_is_a_usage_error(tmp):
 
 @test
 def unknown_command_is_named_with_the_known_ones(tmp):
-    tq("frobnicate").expect(2, "unknown command 'frobnicate'", "generate, chat, quantize, quality, eval, bench, codecs")
+    tq("frobnicate").expect(2, "unknown command 'frobnicate'", "generate, chat, serve, quantize, quality, eval, bench, pull, inspect, plan, codecs")
     tq("help", "frobnicate").expect(2, "unknown command 'frobnicate'")
     tq("--frobnicate").expect(2, "unknown option '--frobnicate'")
 

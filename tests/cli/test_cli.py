@@ -14,6 +14,8 @@ from pathlib import Path
 import cases_bench  # noqa: F401 (each adds its tests to TESTS)
 import cases_chat  # noqa: F401
 import cases_generate  # noqa: F401
+import cases_large  # noqa: F401
+import cases_models  # noqa: F401
 import cases_terminal  # noqa: F401
 import cases_usage  # noqa: F401
 from cases import MODEL, TESTS, TQ

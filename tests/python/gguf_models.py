@@ -11,7 +11,9 @@ T = gguf.GGMLQuantizationType
 A = gguf.MODEL_ARCH
 ARCHITECTURES = {"llama": A.LLAMA, "mistral": A.LLAMA, "mixtral": A.LLAMA, "qwen2": A.QWEN2, "qwen3": A.QWEN3,
                  "qwen3_moe": A.QWEN3MOE, "olmo2": A.OLMO2, "phi3": A.PHI3, "granite": A.GRANITE, "smollm3": A.SMOLLM3,
-                 "gemma2": A.GEMMA2, "gemma3_text": A.GEMMA3, "glm4": A.GLM4, "gpt_oss": A.GPT_OSS}
+                 "gemma2": A.GEMMA2, "gemma3_text": A.GEMMA3, "glm4": A.GLM4, "gpt_oss": A.GPT_OSS,
+                 "qwen3_next": A.QWEN3NEXT, "qwen3_5_text": A.QWEN35, "qwen3_5_moe_text": A.QWEN35MOE}
+HYBRID = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 PAIRED = ("llama", "mistral", "mixtral", "granite", "smollm3")
 
 
@@ -53,7 +55,8 @@ def add_config(writer, config):
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
+    if config.get("intermediate_size"):
+        writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
@@ -77,7 +80,7 @@ def add_config(writer, config):
         if config.get("layer_types"):
             writer.add_array(f"{writer.arch}.attention.sliding_window_pattern",
                              [t == "sliding_attention" for t in config["layer_types"]])
-    for key, add in (("num_local_experts", writer.add_expert_count), ("num_experts_per_tok", writer.add_expert_used_count),
+    for key, add in (("num_local_experts", writer.add_expert_count), ("num_experts", writer.add_expert_count), ("num_experts_per_tok", writer.add_expert_used_count),
                      ("moe_intermediate_size", writer.add_expert_feed_forward_length),
                      ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
                      ("final_logit_softcapping", writer.add_final_logit_softcapping),
@@ -86,9 +89,56 @@ def add_config(writer, config):
                      ("residual_multiplier", writer.add_residual_scale), ("logits_scaling", writer.add_logit_scale)):
         if config.get(key):
             add(config[key])
+    if config["model_type"] in HYBRID:
+        writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+        writer.add_ssm_state_size(config["linear_key_head_dim"])
+        writer.add_ssm_group_count(config["linear_num_key_heads"])
+        writer.add_ssm_time_step_rank(config["linear_num_value_heads"])
+        writer.add_ssm_inner_size(config["linear_value_head_dim"] * config["linear_num_value_heads"])
+        writer.add_full_attention_interval(config["full_attention_interval"])
+        if config["model_type"] != "qwen3_next":
+            writer.add_rope_dimension_sections([2, 3, 3, 0])
+        if config.get("shared_expert_intermediate_size"):
+            writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     writer.add_key_length(dim)
     writer.add_value_length(dim)
     writer.add_vocab_size(config["vocab_size"])
+
+
+def tile(array, axis, config, size):
+    """Value heads of `size` rows along an axis: from those of a key head together to one of each key head in turn."""
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    shape = array.shape
+    parts = array.reshape(*shape[:axis], keys, values // keys, size, *shape[axis + 1:])
+    return parts.swapaxes(axis, axis + 1).reshape(shape)
+
+
+def prepare_delta(config, name, array):
+    """A tensor of a delta net as the converters write it: {name: array}."""
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    key, value = config["linear_key_head_dim"], config["linear_value_head_dim"]
+    ratio = values // keys
+    path, part = name.split("linear_attn.")
+    path += "linear_attn."
+    tiled = config["model_type"] != "qwen3_next"
+    if part == "in_proj_qkvz.weight":
+        heads = array.reshape(keys, -1, array.shape[1])
+        q, k, v, z = (x.reshape(-1, array.shape[1])
+                      for x in np.split(heads, np.cumsum([key, key, ratio * value]), axis=1))
+        return {path + "in_proj_qkv.weight": np.concatenate([q, k, v]), path + "in_proj_z.weight": z}
+    if part == "A_log":
+        array = -np.exp(array)
+    if part == "conv1d.weight":
+        array = array.reshape(array.shape[0], -1)
+    if tiled and part in ("in_proj_qkv.weight", "conv1d.weight"):
+        array = np.concatenate([array[:2 * keys * key], tile(array[2 * keys * key:], 0, config, value)])
+    if tiled and part == "in_proj_z.weight":
+        array = tile(array, 0, config, value)
+    if tiled and part in ("in_proj_a.weight", "in_proj_b.weight", "A_log", "dt_bias"):
+        array = tile(array, 0, config, 1)
+    if tiled and part == "out_proj.weight":
+        array = tile(array, 1, config, value)
+    return {path + part.replace("dt_bias", "dt_proj.bias"): array}
 
 
 def prepare(config, tensors):
@@ -97,6 +147,13 @@ def prepare(config, tensors):
     for name, array in tensors.items():
         if config["model_type"].startswith("gemma") and name.endswith("norm.weight"):
             array = array + np.float32(1)
+        if config["model_type"] in HYBRID and name.endswith("norm.weight") and "linear_attn" not in name:
+            array = array + np.float32(1)
+        if "linear_attn" in name:
+            out |= prepare_delta(config, name, array)
+            continue
+        if name.endswith("shared_expert_gate.weight"):
+            array = array.reshape(-1)
         if ".experts." not in name:
             out[name.replace("block_sparse_moe", "mlp")] = array
             continue

@@ -130,7 +130,7 @@ def random_blocks(rng, kind, shape):
 def test_goldens(temporary):
     """The tiny models of other implementations: q and k rows in pairs, Llama 3's scaling as a tensor, biases, tied heads."""
     families = ["llama", "llama2", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "olmo2", "phi3", "granite", "smollm3",
-                "gemma2", "gemma3", "glm4", "gpt_oss"]
+                "gemma2", "gemma3", "glm4", "gpt_oss", "qwen3_next", "qwen3_5", "qwen3_5_moe"]
     for family, kind in itertools.product(families, [T.F32, T.BF16]):
         directory = ROOT / "tests" / "goldens" / family
         config, tensors = models.read_directory(directory)
@@ -303,6 +303,7 @@ PRES = {
     "llama-bpe": (None, [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, True),
     "dbrx": (None, [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, False),
     "qwen2": ("NFC", [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, False),
+    "stablelm2": (None, [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, False),
     "qwen35": ("NFC", [CASES + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + END], False, False),
     "gpt-4o": (None, [r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + CASES + "?|"
                       r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + CASES + "?|"

@@ -4,6 +4,7 @@
  *   L tokenizer.json            make a tokenizer of it
  *   G GGUF file                 make one of its vocabulary
  *   E flag byte, text           ids, as 32-bit integers; flag 1: control tokens are recognised
+ *   B n, text                   processor seconds of encoding it, the fastest of n times, as a double
  *   D ids                       the bytes of these tokens, control tokens included
  *   S n, n x (start, length), text   ids, control tokens only within the ranges
  *   T n, template of n bytes, context as JSON   the text, preceded by n, n x (length, from_template)
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/gguf_text.h"
 #include "text/chat_template.h"
@@ -44,6 +46,30 @@ static void encode(const tq_tokenizer *tokenizer, const char *bytes, size_t n) {
     tq_ids ids = {0};
     tq_error err;
     answer_ids(tq_tokenizer_encode(tokenizer, bytes + 1, n - 1, bytes[0] == 1, &ids, &err), &ids, &err);
+}
+
+static double processor_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void time_encoding(const tq_tokenizer *tokenizer, const char *bytes, size_t n) {
+    double best = 1e9;
+    for (uint32_t i = 0; i < read_u32(bytes); i++) {
+        tq_ids ids = {0};
+        tq_error err;
+        double start = processor_seconds();
+        tq_status status = tq_tokenizer_encode(tokenizer, bytes + 4, n - 4, false, &ids, &err);
+        double seconds = processor_seconds() - start;
+        free(ids.ids);
+        if (status != TQ_OK) {
+            answer_error(status, &err);
+            return;
+        }
+        if (seconds < best) best = seconds;
+    }
+    answer(0, &best, sizeof best, NULL, 0);
 }
 
 static void encode_ranges(const tq_tokenizer *tokenizer, const char *bytes, size_t n) {
@@ -122,6 +148,8 @@ int main(void) {
             else answer(0, NULL, 0, NULL, 0);
         } else if (letter == 'E' && tokenizer) {
             encode(tokenizer, bytes, n);
+        } else if (letter == 'B' && tokenizer && n >= 4) {
+            time_encoding(tokenizer, bytes, n);
         } else if (letter == 'S' && tokenizer) {
             encode_ranges(tokenizer, bytes, n);
         } else if (letter == 'D' && tokenizer) {

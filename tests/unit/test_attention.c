@@ -251,20 +251,24 @@ static const int dims[] = {64, 80, 96, 128, 192, 256};
 static const char *const codecs[] = {"f32",
                                      "f16",
                                      "q8",
-                                     "tq2",
-                                     "tq3",
-                                     "tq4",
+                                     "lm2",
+                                     "lm3",
+                                     "lm4",
                                      "tcq2",
                                      "tcq3",
                                      "tq:k=tcq4,v=tcq3",
+                                     "vq2.5",
+                                     "vq3",
+                                     "tq:k=vq3.5,v=vq2.5",
+                                     "tq:k=vq2.5,v=vq3.5",
                                      "paper-mse:3",
                                      "paper-prod:3",
                                      "mlx-k3v2",
-                                     "tq:k=q8,v=tq3",
-                                     "tq:k=tq3,v=f16",
+                                     "tq:k=q8,v=lm3",
+                                     "tq:k=lm3,v=f16",
                                      "tq:k=f16,v=minmax:4",
-                                     "tq:k=tq2,v=q8",
-                                     "tq:k=paper-mse:2,v=tq4",
+                                     "tq:k=lm2,v=q8",
+                                     "tq:k=paper-mse:2,v=lm4",
                                      "paper:2.5",
                                      "paper-prod-orth:3",
                                      "uniform:3",
@@ -313,9 +317,9 @@ static void trellises_of_few_tiles_equal_dequantized_attention(void **state) {
  * meets each of both. */
 static void every_pair_of_codecs_equals_dequantized_attention(void **state) {
     (void)state;
-    static const char *const side[] = {"f16",       "q8",        "tq2",       "tq3",         "tq4",
+    static const char *const side[] = {"f16",       "q8",        "lm2",       "lm3",         "lm4",
                                        "uniform:2", "uniform:4", "paper-mse:4", "paper-prod:2", "paper-prod-orth:4",
-                                       "paper:2.5", "paper:3.5", "minmax:2:16", "q4-group:16",  "q8-group:16", "tcq3"};
+                                       "paper:2.5", "paper:3.5", "minmax:2:16", "q4-group:16",  "q8-group:16", "tcq3", "vq3.5"};
     static const int pair_dims[] = {64, 80, 96, 128, 256};
     enum { N = sizeof side / sizeof *side };
     for (int k = 0; k < N; k++)
@@ -338,7 +342,7 @@ static void every_length_and_chunk_equals_dequantized_attention(void **state) {
             for (int c = 0; c < 5; c++, round++) {
                 if (lengths[l] == 1000 && (i + c) % 3) continue; /* each of both with a third of the others */
                 if (chunks[c] == 257 && (i + l) % 2) continue;
-                setup s = ordinary("tq3", dims[i]);
+                setup s = ordinary("lm3", dims[i]);
                 s.stored = lengths[l], s.chunk = chunks[c];
                 s.n_kv_heads = 1, s.group = 1 + round % 8;
                 free(compare(&s, false));
@@ -347,7 +351,7 @@ static void every_length_and_chunk_equals_dequantized_attention(void **state) {
 
 static void long_contexts_equal_dequantized_attention(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq3", "q8", "f16", "tq:k=tq4,v=tq2", "paper-mse:3"};
+    static const char *const kv[] = {"lm3", "q8", "f16", "tq:k=lm4,v=lm2", "paper-mse:3"};
     for (int c = 0; c < 5; c++) {
         setup s = ordinary(kv[c], c % 2 ? 64 : 128);
         s.stored = 4097, s.n_kv_heads = 1, s.group = 2;
@@ -363,7 +367,7 @@ static void windows_of_every_size_equal_dequantized_attention(void **state) {
                                      {1000, 4, 32}, {64, 0, 200}, {16, 100, 8}, {0, 1000, 1}};
     for (size_t w = 0; w < sizeof windows / sizeof *windows; w++)
         for (int c = 0; c < 2; c++) {
-            setup s = ordinary(c ? "tq4" : "tq3", c ? 96 : 128);
+            setup s = ordinary(c ? "lm4" : "lm3", c ? 96 : 128);
             s.buffer = windows[w][0], s.sinks = windows[w][1], s.flush = windows[w][2];
             s.chunk = 6, s.group = 3;
             free(compare(&s, false));
@@ -372,7 +376,7 @@ static void windows_of_every_size_equal_dequantized_attention(void **state) {
 
 static void flat_and_peaked_softmax_equal_dequantized_attention(void **state) {
     (void)state;
-    static const char *const kv[] = {"q8", "tq2", "tq3", "tq4", "f16", "paper-prod:3", "mlx-k3v2"};
+    static const char *const kv[] = {"q8", "lm2", "lm3", "lm4", "f16", "paper-prod:3", "mlx-k3v2"};
     static const double sharpness[] = {0, 1e-3, 1, 4};
     for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
         if (!(*k)->runs_here()) continue;
@@ -394,7 +398,7 @@ static void flat_and_peaked_softmax_equal_dequantized_attention(void **state) {
  * largest output is theirs but so is the error.  Measured: 1.4e-4 and 2.7e-4 at most; 1.3e-5 and 2.4e-5 for f16. */
 static void extreme_queries_and_values_lose_no_more_than_their_sixteen_bits(void **state) {
     (void)state;
-    static const char *const kv[] = {"q8", "tq2", "tq3", "tq4", "f16"};
+    static const char *const kv[] = {"q8", "lm2", "lm3", "lm4", "f16"};
     for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
         if (!(*k)->runs_here()) continue;
         for (int c = 0; c < 5; c++)
@@ -416,7 +420,7 @@ static void many_query_heads_of_one_kv_head_equal_dequantized_attention(void **s
     static const int groups[] = {9, 16, 17, 33, 64, 65, 100};
     for (int g = 0; g < 7; g++)
         for (int chunk = 1; chunk <= 5; chunk += 4) {
-            setup s = ordinary("tq3", 64);
+            setup s = ordinary("lm3", 64);
             s.n_kv_heads = 1, s.group = groups[g], s.chunk = chunk;
             free(compare(&s, false));
         }
@@ -424,7 +428,7 @@ static void many_query_heads_of_one_kv_head_equal_dequantized_attention(void **s
 
 static void results_are_the_same_for_any_number_of_threads(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq3", "f16", "paper-prod:3", "tq:k=q8,v=minmax:4", "paper:3.5"};
+    static const char *const kv[] = {"lm3", "f16", "paper-prod:3", "tq:k=q8,v=minmax:4", "paper:3.5"};
     for (int c = 0; c < 5; c++)
         for (int chunk = 1; chunk <= 70; chunk += 69) {
             setup s = ordinary(kv[c], 64);
@@ -452,7 +456,7 @@ static float *attend_again(tq_cache *cache, const tokens *chunk, int length) {
 
 static void a_flipped_code_changes_the_answer(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq2",      "tq3",       "tq4",               "q8",       "paper-mse:3", "paper-prod:3",
+    static const char *const kv[] = {"lm2",      "lm3",       "lm4",               "q8",       "paper-mse:3", "paper-prod:3",
                                      "mlx-k3v2", "paper:2.5", "paper-prod-orth:3", "uniform:3", "q4-group"};
     for (int c = 0; c < 11; c++) {
         setup s = ordinary(kv[c], 128);
@@ -498,7 +502,7 @@ static void key_biases_do_not_reach_centred_codes(void **state) {
     (void)state;
     double error[2];
     for (int c = 0; c < 2; c++) {
-        setup s = ordinary(c ? "paper-mse:3" : "tq3", 128);
+        setup s = ordinary(c ? "paper-mse:3" : "lm3", 128);
         s.stored = 700, s.buffer = 128, s.flush = 32;
         setup exact = s;
         exact.kv = "f32";
@@ -522,7 +526,7 @@ static void key_biases_do_not_reach_centred_codes(void **state) {
 /* A NaN must be seen, wherever it stands: in the query, in the chunk, in an exact or a packed row. */
 static void a_nan_is_never_averaged_away(void **state) {
     (void)state;
-    static const char *const kv[] = {"tq3", "q8", "f16", "paper-mse:3", "paper:2.5", "uniform:3", "q4-group"};
+    static const char *const kv[] = {"lm3", "q8", "f16", "paper-mse:3", "paper:2.5", "uniform:3", "q4-group"};
     for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
         if (!(*k)->runs_here()) continue;
         for (int c = 0; c < 7; c++)
@@ -553,7 +557,7 @@ static void a_row_that_was_rewound_is_forgotten(void **state) {
     for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
         if (!(*k)->runs_here()) continue;
         for (int bad = 0; bad < 2; bad++) {
-            setup s = ordinary("tq3", 64);
+            setup s = ordinary("lm3", 64);
             s.kernels = (*k)->name;
             s.buffer = 0, s.sinks = 0, s.flush = 1, s.stored = 200, s.offset = 0;
             tokens past = tokens_new(&s, s.stored, 1), chunk = tokens_new(&s, 1, 2);

@@ -281,12 +281,15 @@ static void overrides_choose_the_codec_of_their_side(void **state) {
         const char *key, *value, *name;
     } known[] = {
         {"tq3", 0, 0, 0, "tq3", "tq3", "tq3"},
-        {NULL, 0, 0, 0, "tq3", "tq3", "tq3"},
         {"tq3", 4, 0, 0, "tq4", "tq3", "tq:k=tq4,v=tq3"},
         {"tq3", 8, 2, 0, "q8", "tq2", "tq:k=q8,v=tq2"},
         {"tq3", 4, 4, 0, "tq4", "tq4", "tq4"},
         {"q8", 0, 3, 0, "q8", "tq3", "tq:k=q8,v=tq3"},
         {"tcq3", 4, 0, 0, "tcq4", "tcq3", "tq:k=tcq4,v=tcq3"},
+        {"lm3", 0, 2, 0, "lm3", "lm2", "tq:k=lm3,v=lm2"},
+        {"tq2.5", 4, 0, 0, "tq4", "tq2.5", "tq:k=tq4,v=tq2.5"},
+        {"tq:k=3.5,v=2.5", 0, 0, 0, "tq3.5", "tq2.5", "tq:k=3.5,v=2.5"},
+        {"tq:k=4,v=vq3", 0, 0, 0, "tq4", "vq3", "tq:k=4,v=vq3"},
         {"mlx-k3v2", 0, 0, 0, "paper-prod:3", "minmax:2:32", "mlx-k3v2"},
         {"mlx-k4v4", 2, 2, 64, "paper-prod:2", "minmax:2:64", "tq:k=paper-prod:2,v=minmax:2:64"},
         {"paper-mse:3", 5, 0, 0, "paper-mse:5", "paper-mse:3", "tq:k=paper-mse:5,v=paper-mse:3"},

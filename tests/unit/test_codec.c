@@ -236,17 +236,17 @@ static void paper_mse_has_the_distortion_of_the_table(void **state) {
 
 /* The least-squares scale gains what rounding levels to integers and the scale to f16 costs, and a little more:
  * measured .969 (d 64, 4 bits: one of 64 directions is free of error) to .997 of the table. */
-static void tq_has_at_most_the_distortion_of_the_table(void **state) {
+static void lm_has_at_most_the_distortion_of_the_table(void **state) {
     (void)state;
     double least = 9, most = 0;
     for (int i = 0; i < N_TABLE; i++)
         for (int bits = 2; bits <= 4; bits++) {
             double want = table_distortion(table[i].dim, bits);
-            double ratio = measure_distortion(numbered("tq", bits), table[i].dim, 10000).mean / want;
-            if (!(ratio >= .96 && ratio <= 1.01)) fail_msg("d %d, tq%d: %g of the table", table[i].dim, bits, ratio);
+            double ratio = measure_distortion(numbered("lm", bits), table[i].dim, 10000).mean / want;
+            if (!(ratio >= .96 && ratio <= 1.01)) fail_msg("d %d, lm%d: %g of the table", table[i].dim, bits, ratio);
             least = ratio < least ? ratio : least, most = ratio > most ? ratio : most;
         }
-    print_message("tq2..4 against the table: %.4f to %.4f of it\n", least, most);
+    print_message("lm2..4 against the table: %.4f to %.4f of it\n", least, most);
 }
 
 /* codec.md 5.3: int8 after a rotation, scaled by the largest value: 4.2e-5 at d 128.  The largest of d values grows
@@ -399,13 +399,13 @@ static void paper_prod_has_the_variance_of_the_theorem(void **state) {
 /* ---- rows: scores, layout, sizes
  * ------------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"f32",          "f16",          "q8",          "tq2",         "tq3",
-                                    "tq4",          "paper-mse:1",  "paper-mse:2", "paper-mse:3", "paper-mse:4",
+static const char *const names[] = {"f32",          "f16",          "q8",          "lm2",         "lm3",
+                                    "lm4",          "paper-mse:1",  "paper-mse:2", "paper-mse:3", "paper-mse:4",
                                     "paper-mse:5",  "paper-mse:6",  "paper-mse:7", "paper-mse:8", "paper-prod:2",
                                     "paper-prod:3", "paper-prod:4", "paper-prod-orth:2", "paper-prod-orth:4",
                                     "paper:2.5",    "paper:3.5",    "uniform:2",   "uniform:3",   "uniform:4",
                                     "minmax:2:16",  "minmax:4:16",  "q4-group:16", "q8-group:16", "tcq2",
-                                    "tcq3",         "tcq4"};
+                                    "tcq3",         "tcq4",         "vq2.5",       "vq3",         "vq3.5"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
 static bool in_groups(const char *name) { return strncmp(name, "minmax", 6) == 0 || strstr(name, "-group"); }
@@ -463,8 +463,8 @@ static void rows_have_the_size_they_are_sold_with(void **state) {
         int dim;
         size_t bytes;
     } known[] = {{"f32", 128, 512},         {"f16", 128, 256},         {"q8", 128, 130},
-                 {"tq2", 128, 34},          {"tq3", 128, 50},          {"tq4", 128, 66},
-                 {"tq3", 80, 32},           {"paper-mse:1", 128, 20},  {"paper-mse:3", 128, 52},
+                 {"lm2", 128, 34},          {"lm3", 128, 50},          {"lm4", 128, 66},
+                 {"lm3", 80, 32},           {"paper-mse:1", 128, 20},  {"paper-mse:3", 128, 52},
                  {"paper-mse:8", 128, 132}, {"paper-mse:3", 36, 18},   {"paper-prod:2", 128, 40},
                  {"paper-prod:3", 128, 56}, {"paper-prod:4", 128, 72}, {"minmax:2", 128, 48},
                  {"minmax:4", 128, 80},     {"minmax:2:128", 128, 36}, {"minmax:4:64", 64, 36},
@@ -618,7 +618,7 @@ static void large_and_small_norms_keep_their_precision(void **state) {
                 encode_decode(codec, scaled, y);
                 large += test_relative_error(scaled, y, 128) / 50;
             }
-            bool half_scale = k == 1 || names[k][0] == 't' || strcmp(names[k], "q8") == 0 ||
+            bool half_scale = k == 1 || strchr("tlv", names[k][0]) || strcmp(names[k], "q8") == 0 ||
                               strncmp(names[k], "paper:", 6) == 0 || strncmp(names[k], "uniform", 7) == 0 ||
                               in_groups(names[k]);
             /* values of size norm / sqrt(128); what the f16 constant may move each by */
@@ -632,7 +632,7 @@ static void large_and_small_norms_keep_their_precision(void **state) {
 /* f16 ends at 65504: a scale beyond it saturates (it must not become infinity, and so NaN in every token after). */
 static void norms_beyond_f16_saturate(void **state) {
     (void)state;
-    static const char *const halves[] = {"q8", "tq2", "tq3", "tq4", "uniform:3", "paper:2.5"};
+    static const char *const halves[] = {"q8", "lm2", "lm3", "lm4", "uniform:3", "paper:2.5"};
     tq_rng rng = {13};
     for (int k = 0; k < 6; k++) {
         tq_codec *codec = codec_of(halves[k], 128, 1);
@@ -653,7 +653,7 @@ static void one_hot_vectors_are_spread(void **state) {
     static const int dims[] = {64, 80, 96, 112, 128, 192, 256};
     for (size_t k = 0; k < sizeof dims / sizeof *dims; k++)
         for (int bits = 2; bits <= 4; bits++) {
-            tq_codec *codec = codec_of(numbered("tq", bits), dims[k], 1);
+            tq_codec *codec = codec_of(numbered("lm", bits), dims[k], 1);
             double sum = 0;
             for (int i = 0; i < dims[k]; i++) {
                 float x[256] = {0}, y[256];
@@ -665,7 +665,7 @@ static void one_hot_vectors_are_spread(void **state) {
             }
             /* All magnitudes equal where d is a power of two: one level fits them.  Else at most twice a random one's.
              */
-            if (!(sum < .25 / (1 << 2 * (bits - 2)))) fail_msg("tq%d, d %d: %g", bits, dims[k], sum);
+            if (!(sum < .25 / (1 << 2 * (bits - 2)))) fail_msg("lm%d, d %d: %g", bits, dims[k], sum);
             tq_codec_free(codec);
         }
 }
@@ -676,7 +676,7 @@ static void one_hot_vectors_are_spread(void **state) {
 static void integer_levels_are_the_rounded_codebook(void **state) {
     (void)state;
     for (int bits = 2; bits <= 4; bits++) {
-        tq_codec *codec = codec_of(numbered("tq", bits), 128, 1);
+        tq_codec *codec = codec_of(numbered("lm", bits), 128, 1);
         tq_codebook book;
         OK(tq_codebook_make(128, bits, &book, &e));
         int n = 1 << bits;
@@ -698,7 +698,7 @@ static void no_other_scale_fits_a_row_better(void **state) {
     (void)state;
     tq_rng rng = {14};
     for (int bits = 2; bits <= 4; bits++) {
-        tq_codec *codec = codec_of(numbered("tq", bits), 128, 1);
+        tq_codec *codec = codec_of(numbered("lm", bits), 128, 1);
         for (int round = 0; round < 100; round++) {
             float y[128];
             uint8_t codes[128];
@@ -727,7 +727,7 @@ int main(void) {
         cmocka_unit_test(centroids_are_the_published_ones),
         cmocka_unit_test(a_code_is_the_nearest_level),
         cmocka_unit_test(paper_mse_has_the_distortion_of_the_table),
-        cmocka_unit_test(tq_has_at_most_the_distortion_of_the_table),
+        cmocka_unit_test(lm_has_at_most_the_distortion_of_the_table),
         cmocka_unit_test(q8_has_the_distortion_of_eight_bits),
         cmocka_unit_test(minmax_errs_by_half_a_step_at_most),
         cmocka_unit_test(exact_codecs_store_what_they_are_given),

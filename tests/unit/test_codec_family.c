@@ -60,7 +60,7 @@ static void a_split_counts_its_bits_both_ways(void **state) {
     static const struct {
         const char *name;
         double payload, total;
-    } known[] = {{"paper:2.5", 2.25, 2.5}, {"paper:3.5", 3.25, 3.5}, {"tq3", 3, 3.125}, {"q4-group", 4, 4.5}};
+    } known[] = {{"paper:2.5", 2.25, 2.5}, {"paper:3.5", 3.25, 3.5}, {"lm3", 3, 3.125}, {"q4-group", 4, 4.5}};
     for (size_t i = 0; i < 4; i++) {
         tq_codec *codec = codec_of(known[i].name, 128, 0);
         assert_true(tq_codec_payload_bits(codec) == known[i].payload);
@@ -96,8 +96,8 @@ static void outliers_are_the_largest_channels(void **state) {
     assert_true(errors[0] > 2 * errors[1]);
     FAILS(tq_codec_choose_outliers(chosen, x[0], 0, &e), TQ_INVALID, "got 0");
     tq_codec_free(plain), tq_codec_free(chosen);
-    plain = codec_of("tq3", DIM, 0);
-    FAILS(tq_codec_choose_outliers(plain, x[0], N, &e), TQ_INVALID, "'tq3' has no outlier channels");
+    plain = codec_of("lm3", DIM, 0);
+    FAILS(tq_codec_choose_outliers(plain, x[0], N, &e), TQ_INVALID, "'lm3' has no outlier channels");
     tq_codec_free(plain);
 }
 
@@ -199,9 +199,9 @@ static void a_uniform_grid_is_close_behind_lloyd_max(void **state) {
     for (int d = 0; d < 2; d++)
         for (int bits = 2; bits <= 4; bits++) {
             char name[16], other[16];
-            snprintf(name, sizeof name, "uniform:%d", bits), snprintf(other, sizeof other, "tq%d", bits);
+            snprintf(name, sizeof name, "uniform:%d", bits), snprintf(other, sizeof other, "lm%d", bits);
             double got = distortion_of(name, 64 << d, 5000), behind = got / distortion_of(other, 64 << d, 5000);
-            print_message("%s, d %d: %.5f, table %.5f; %.3f of tq%d\n", name, 64 << d, got, known[d][bits - 2], behind, bits);
+            print_message("%s, d %d: %.5f, table %.5f; %.3f of lm%d\n", name, 64 << d, got, known[d][bits - 2], behind, bits);
             assert_true(fabs(got / known[d][bits - 2] - 1) < .02);
             assert_true(behind < 1.1);
         }

@@ -81,10 +81,10 @@ static void unknown_names_and_wrong_numbers_are_refused(void **state) {
 /* The list in messages and the table of families are one beside the other; here, that they say the same. */
 static void every_name_of_the_list_is_a_codec(void **state) {
     (void)state;
-    static const char *const listed[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2", "tcq3", "tcq4", "uniform:2..4",
+    static const char *const listed[] = {"f32", "f16", "q8", "tq2", "tq2.5", "tq3", "tq3.5", "tq4", "lm2", "lm3", "lm4", "tcq2", "tcq3", "tcq4", "vq2.5", "vq3", "vq3.5", "uniform:2..4",
                                          "paper-mse:1..8", "paper-prod:2..4", "paper-prod-orth:2..4", "paper:2.5|3.5",
                                          "minmax:2|4[:GROUP]", "q4-group[:GROUP]", "q8-group[:GROUP]"};
-    static const char *const made[] = {"f32", "f16", "q8", "tq2", "tq3", "tq4", "tcq2", "tcq3", "tcq4", "uniform:4",
+    static const char *const made[] = {"f32", "f16", "q8", "tq2", "tq2.5", "tq3", "tq3.5", "tq4", "lm2", "lm3", "lm4", "tcq2", "tcq3", "tcq4", "vq2.5", "vq3", "vq3.5", "uniform:4",
                                        "paper-mse:8", "paper-prod:2", "paper-prod-orth:3", "paper:3.5",
                                        "minmax:2:16", "q4-group", "q8-group:32"};
     size_t length = 0;

@@ -225,25 +225,23 @@ static void codes_of_any_width_and_count_are_expanded(void **state) {
 
 typedef struct int_vectors {
     tq_int_vectors v;
-    guarded wide, high, low, step, sum;
+    guarded wide, bytes, step, sum;
 } int_vectors;
 
 static void int_new(int_vectors *x, int n, int stride) {
     size_t places = (size_t)n * (size_t)stride;
     x->wide = guarded_new(2 * places, 0);
-    x->high = guarded_new(places, 0);
-    x->low = guarded_new(places, 0);
+    x->bytes = guarded_new(2 * places, 0);
     x->step = guarded_new((size_t)n * 4, 0);
     x->sum = guarded_new((size_t)n * 4, 0);
-    x->v = (tq_int_vectors){(int16_t *)(void *)x->wide.data, (int8_t *)x->high.data,
-                            (int8_t *)x->low.data,           floats(&x->step),
+    int8_t *bytes = (int8_t *)x->bytes.data;
+    x->v = (tq_int_vectors){(int16_t *)(void *)x->wide.data, bytes, bytes + stride, floats(&x->step),
                             (int32_t *)(void *)x->sum.data,  stride};
 }
 
 static void int_free(int_vectors *x) {
     guarded_free(&x->wide, "to_int's wide");
-    guarded_free(&x->high, "to_int's high");
-    guarded_free(&x->low, "to_int's low");
+    guarded_free(&x->bytes, "to_int's bytes");
     guarded_free(&x->step, "to_int's step");
     guarded_free(&x->sum, "to_int's sum");
 }
@@ -256,8 +254,8 @@ static void check_int_vector(const tq_kernels *k, const float *x, int n, const t
     for (int i = 0; i < n; i++) {
         int at = index * v->stride + i, wide = v->wide[at];
         assert_true(wide >= -32512 && wide <= 32512);
-        assert_int_equal(wide, 256 * v->high[at] + v->low[at]);
-        assert_true(v->high[at] >= -127);
+        assert_int_equal(wide, 256 * v->high[at + index * v->stride] + v->low[at + index * v->stride]);
+        assert_true(v->high[at + index * v->stride] >= -127);
         sum += wide;
         /* half a step, and the rounding of x / step in float */
         check_close(wide * (double)v->step[index], x[i], top / 32512 * .502, k->name, "to_int", n, i);

@@ -204,6 +204,96 @@ static void snapshots_and_rewinds_keep_each_layers_bits(void **state) {
     unlink(path);
 }
 
+/* A preset is what tq_cache_codec_names makes of its runs: the sizes that issue and README promise, for any number of
+ * layers near them; and auto is tq3 where it can be. */
+static void presets_have_the_size_of_their_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *kv, *first_key, *first_value, *last_key, *last_value;
+        double bits, most; /* of 8 layers, head dimension 128: as measured, and as promised */
+    } known[] = {
+        {"tq4", "lm3", "tq3", "q8", "tq4", 4.1875, 4.3},
+        {"tq3.5", "lm3", "lm3", "q8", "tq3", 3.6875, 3.75},
+        {"tq3", "tq2.5", "tq2.5", "tq4", "tq3", 3.1875, 3.1875},
+        {"tq2.5", "tq2", "tq2", "tq4", "tq3", 2.6875, 2.75},
+        {"tq2", "tq2", "tq2", "tq3", "tq2", 2.25, 2.3},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        double nominal = strtod(known[i].kv + 2, NULL) + .1875;
+        for (int layers = 1; layers <= 40; layers++) {
+            tq_cache_params p = params_of(known[i].kv, layers);
+            p.head_dim = 128, p.max_tokens = 1;
+            tq_cache *cache;
+            OK(tq_cache_new(&p, &cache, &e));
+            tq_cache_stats stats;
+            tq_cache_get_stats(cache, &stats);
+            assert_string_equal(cache->kv, known[i].kv);
+            if (fabs(stats.bits_per_value - nominal) > .1)
+                fail_msg("%s, %d layers: %g bits", known[i].kv, layers, stats.bits_per_value);
+            const tq_cache_layer *first = &cache->layers[0], *last = &cache->layers[layers - 1];
+            if (layers < 8) { /* too few for a schedule */
+                assert_string_equal(tq_codec_name(first->key), known[i].kv);
+                assert_string_equal(tq_codec_name(last->value), known[i].kv);
+            } else {
+                assert_string_equal(tq_codec_name(first->key), known[i].first_key);
+                assert_string_equal(tq_codec_name(first->value), known[i].first_value);
+                assert_string_equal(tq_codec_name(last->key), known[i].last_key);
+                assert_string_equal(tq_codec_name(last->value), known[i].last_value);
+            }
+            if (layers == 8) {
+                assert_true(stats.bits_per_value == known[i].bits);
+                assert_true(stats.bits_per_value <= known[i].most);
+            }
+            tq_cache_free(cache);
+        }
+    }
+    static const struct {
+        const char *kv;
+        int head_dim, key_bits;
+        const char *name;
+    } named[] = {{"auto", 64, 0, "tq3"}, {NULL, 80, 0, "tq3"}, {"auto", 72, 0, "f16"}, {"auto", 64, 4, "tq:k=tq4,v=tq3"}};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        tq_cache_params p = params_of(named[i].kv, 8);
+        p.head_dim = named[i].head_dim, p.config.key_bits = named[i].key_bits;
+        tq_cache *cache;
+        OK(tq_cache_new(&p, &cache, &e));
+        assert_string_equal(cache->kv, named[i].name);
+        tq_cache_free(cache);
+    }
+}
+
+/* Each layer of a preset does what a cache of its codecs alone does, before and behind a snapshot and a rewind. */
+static void a_layer_of_a_preset_is_a_cache_of_its_codecs(void **state) {
+    (void)state;
+    static const struct {
+        const char *kv;
+        int layer;
+        const char *alone;
+    } known[] = {{"tq3", 0, "vq2.5"},       {"tq4", 2, "tq:k=lm3,v=tcq3"}, {"tq3", 5, "tq:k=4,v=3"},     {"tq4", 7, "tq:k=q8,v=tcq4"},
+                 {"tq2.5", 4, "tq:k=3,v=2"}, {"tq2", 7, "tq:k=tcq3,v=tq2"}, {"tq3.5", 5, "tq:k=tcq4,v=tcq3"}};
+    char path[] = "/tmp/tq_preset_XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    float out[3 * HEADS * DIM], want[3 * HEADS * DIM];
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        tq_cache *cache = cache_of(known[i].kv, 8), *loaded = cache_of(known[i].kv, 8), *alone = cache_of(known[i].alone, 1);
+        append(cache, 0, TOKENS, -1, NULL), append(alone, 0, TOKENS, -1, NULL);
+        OK(tq_cache_save(cache, path, &e));
+        OK(tq_cache_load(loaded, path, &e));
+        for (int round = 0; round < 2; round++) {
+            append(alone, TOKENS, 3, 0, want);
+            append(round ? loaded : cache, TOKENS, 3, known[i].layer, out);
+            assert_memory_equal(out, want, sizeof out);
+            OK(tq_cache_rewind(alone, TOKENS - 50, &e));
+            OK(tq_cache_rewind(cache, TOKENS - 50, &e));
+            OK(tq_cache_rewind(loaded, TOKENS - 50, &e));
+        }
+        tq_cache_free(cache), tq_cache_free(loaded), tq_cache_free(alone);
+    }
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_grammar_is_what_the_header_says),
@@ -212,6 +302,8 @@ int main(void) {
         cmocka_unit_test(bytes_are_those_of_each_layer),
         cmocka_unit_test(windows_slide_in_every_run),
         cmocka_unit_test(snapshots_and_rewinds_keep_each_layers_bits),
+        cmocka_unit_test(presets_have_the_size_of_their_name),
+        cmocka_unit_test(a_layer_of_a_preset_is_a_cache_of_its_codecs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

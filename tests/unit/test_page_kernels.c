@@ -8,24 +8,23 @@ enum { PAGE = 128, DOTS = TQ_PAGE_QUERIES * 16 };
 
 typedef struct integers {
     tq_int_vectors v;
-    guarded wide, high, low, step, sum;
+    guarded wide, bytes, step, sum;
 } integers;
 
 static void integers_new(integers *x, int n) {
     size_t places = (size_t)n * TQ_INT_STRIDE;
     x->wide = guarded_new(2 * places, 0);
-    x->high = guarded_new(places, 0);
-    x->low = guarded_new(places, 0);
+    x->bytes = guarded_new(2 * places, 0);
     x->step = guarded_new((size_t)n * 4, 0);
     x->sum = guarded_new((size_t)n * 4, 0);
-    x->v = (tq_int_vectors){(int16_t *)(void *)x->wide.data, (int8_t *)x->high.data, (int8_t *)x->low.data, floats(&x->step),
+    int8_t *bytes = (int8_t *)x->bytes.data;
+    x->v = (tq_int_vectors){(int16_t *)(void *)x->wide.data, bytes, bytes + TQ_INT_STRIDE, floats(&x->step),
                             (int32_t *)(void *)x->sum.data,  TQ_INT_STRIDE};
 }
 
 static void integers_free(integers *x) {
     guarded_free(&x->wide, "wide integers");
-    guarded_free(&x->high, "high bytes");
-    guarded_free(&x->low, "low bytes");
+    guarded_free(&x->bytes, "high and low bytes");
     guarded_free(&x->step, "steps");
     guarded_free(&x->sum, "sums");
 }
@@ -39,8 +38,8 @@ static void integers_fill(integers *q, int i, int n, tq_rng *rng, bool extreme) 
     for (int j = 0; j < n; j++) {
         int wide = extreme ? (j % 3 ? 32512 : -32512) : (int)test_below(rng, 65025) - 32512, at = i * TQ_INT_STRIDE + j;
         q->v.wide[at] = (int16_t)wide;
-        q->v.high[at] = (int8_t)((wide + 128) >> 8);
-        q->v.low[at] = (int8_t)(wide - 256 * ((wide + 128) >> 8));
+        q->v.high[at + i * TQ_INT_STRIDE] = (int8_t)((wide + 128) >> 8);
+        q->v.low[at + i * TQ_INT_STRIDE] = (int8_t)(wide - 256 * ((wide + 128) >> 8));
         sum += wide;
     }
     q->v.sum[i] = sum;
@@ -105,8 +104,8 @@ static void check_extremes(const tq_kernels *k) {
             for (int j = 0; j < 512; j++) {
                 int wide = i < 2 ? extremes[i] : i == 2 ? extremes[j % 2] : i == 3 ? extremes[2 + j % 2] : extremes[(j + i) % 6];
                 q.v.wide[i * TQ_INT_STRIDE + j] = (int16_t)wide;
-                q.v.high[i * TQ_INT_STRIDE + j] = (int8_t)((wide + 128) >> 8);
-                q.v.low[i * TQ_INT_STRIDE + j] = (int8_t)(wide - 256 * ((wide + 128) >> 8));
+                q.v.high[i * 2 * TQ_INT_STRIDE + j] = (int8_t)((wide + 128) >> 8);
+                q.v.low[i * 2 * TQ_INT_STRIDE + j] = (int8_t)(wide - 256 * ((wide + 128) >> 8));
                 q.v.sum[i] += wide;
             }
         }
@@ -177,9 +176,10 @@ static void scores_come_from_integers_scales_and_centres(void **state) {
 
 /* ---- weights --------------------------------------------------------------------------------------------------------- */
 
-static int wide_of(const tq_kernels *k, const tq_int_vectors *w, int at) {
-    int split = 256 * w->high[at] + w->low[at];
-    return strcmp(k->name, "avx512") == 0 ? split : w->wide[at]; /* each table writes what its page_dots reads */
+static int wide_of(const tq_kernels *k, const tq_int_vectors *w, int row, int at) {
+    bool bytes = strcmp(k->name, "avx512") == 0 || strcmp(k->name, "amx") == 0; /* each writes what its page_dots reads */
+    int split = 256 * w->high[row * 2 * TQ_INT_STRIDE + at] + w->low[row * 2 * TQ_INT_STRIDE + at];
+    return bytes ? split : w->wide[row * TQ_INT_STRIDE + at];
 }
 
 /* One page after another, with rows of which some see nothing.  exp: 3e-7, and scores up to 60 times their own rounding. */
@@ -230,7 +230,7 @@ static void check_weights(const tq_kernels *k) {
                         if (whole) {
                             check_close(floats(&scores)[i * PAGE + r], want, 1e-5 * want + 0x1p-100, k->name, "a weight", page, r);
                         } else {
-                            int wide = wide_of(k, &w.v, i * TQ_INT_STRIDE + r);
+                            int wide = wide_of(k, &w.v, i, r);
                             want *= factors[r];
                             check_close(wide * (double)w.v.step[i], want, 1e-5 * want + largest / 32512 * .502, k->name,
                                         "an integer weight", page, r);

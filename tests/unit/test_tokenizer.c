@@ -104,6 +104,26 @@ static void a_control_token_counts_only_in_its_range(void **state) {
     tq_tokenizer_free(tokenizer);
 }
 
+/* Control tokens that stand in the vocabulary itself, with scores or merges that lead to them. */
+static void a_models_own_pieces_never_make_a_control_token(void **state) {
+    (void)state;
+    static const char *const files[] = {
+        "{\"decoder\":{\"type\":\"Fuse\"},\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],\"model\":{"
+        "\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0],[\"<\",-9],[\"s\",-9],[\">\",-9],[\"<s>\",0],[\"s>\",-1]]}}",
+        "{\"decoder\":{\"type\":\"Fuse\"},\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],\"model\":{"
+        "\"type\":\"BPE\",\"ignore_merges\":true,\"vocab\":{\"?\":0,\"<\":1,\"s\":2,\">\":3,\"<s>\":4,\"s>\":5},\"merges\":["
+        "\"s >\",\"< s>\"]}}",
+    };
+    for (size_t i = 0; i < LENGTH(files); i++) {
+        tq_tokenizer *tokenizer;
+        tq_error err = {0};
+        if (tq_tokenizer_new(files[i], strlen(files[i]), "t", &tokenizer, &err) != TQ_OK) fail_msg("%s", err.text);
+        expect_ids(tokenizer, "<s>", false, (const int32_t[]){1, 5}, 2);
+        expect_ids(tokenizer, "<s>s", true, (const int32_t[]){4, 2}, 2);
+        tq_tokenizer_free(tokenizer);
+    }
+}
+
 static void pieces_give_back_every_text(void **state) {
     (void)state;
     tq_tokenizer *tokenizer = load_bookworm();
@@ -172,6 +192,9 @@ static void a_megabyte_without_spaces_takes_no_ages(void **state) {
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
 #define LEVEL "\"decoder\":{\"type\":\"ByteLevel\"},"
 
+#define UNIGRAM(vocab, unk) "\"model\":{\"type\":\"Unigram\",\"vocab\":[" vocab "],\"unk_id\":" unk "}"
+#define MAP(base64) "{" LEVEL "\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"" base64 "\"}," MODEL "}"
+
 static void expect_refusal(const char *json, tq_status status, const char *part) {
     tq_tokenizer *tokenizer = NULL;
     tq_error err = {0};
@@ -188,13 +211,15 @@ static void what_is_not_supported_is_named(void **state) {
     } files[] = {
         {"{" LEVEL "\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}," MODEL "}",
          "pre_tokenizer UnicodeScripts is not supported"},
-        {"{" LEVEL "\"normalizer\":{\"type\":\"Lowercase\"}," MODEL "}", "normalizer Lowercase is not supported"},
-        {"{" LEVEL "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\"}]}," MODEL "}",
-         "normalizer Precompiled"},
-        {"{" LEVEL "\"post_processor\":{\"type\":\"BertProcessing\"}," MODEL "}", "post_processor BertProcessing"},
+        {"{" LEVEL "\"normalizer\":{\"type\":\"BertNormalizer\"}," MODEL "}", "normalizer BertNormalizer is not supported"},
+        {"{" LEVEL "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Nmt\"}]}," MODEL "}",
+         "normalizer Nmt"},
+        {"{" LEVEL "\"post_processor\":{\"type\":\"Nonsense\"}," MODEL "}", "post_processor Nonsense"},
         {"{\"decoder\":{\"type\":\"WordPiece\"}," MODEL "}", "decoder WordPiece"},
         {"{" MODEL "}", "decoder null"},
-        {"{" LEVEL "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "model Unigram"},
+        {"{" LEVEL "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "model WordPiece is not supported"},
+        {"{" LEVEL "\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "model WordLevel is not supported"},
+        {"{" LEVEL "\"pre_tokenizer\":{\"type\":\"ByteLevel\"}," UNIGRAM("[\"a\",0]", "0") "}", "Unigram with a ByteLevel"},
         {"{" LEVEL "\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", "dropout"},
         {"{" LEVEL "\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"a\":0},\"merges\":[]}}",
          "end_of_word_suffix"},
@@ -256,6 +281,20 @@ static void a_lying_file_is_refused(void **state) {
         {"{" LEVEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b c\"]}}", "merge 0"},
         {"{" LEVEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\",1]]}}", "merge 0"},
         {"{" LEVEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"x\"}}", "unk_token"},
+        {"{" LEVEL UNIGRAM("", "0") "}", "empty"},
+        {"{" LEVEL UNIGRAM("[\"a\"]", "0") "}", "token 0 is not"},
+        {"{" LEVEL UNIGRAM("[\"a\",0],[\"\",0]", "0") "}", "token 1 is not"},
+        {"{" LEVEL UNIGRAM("[\"a\",0],[\"b\",\"c\"]", "0") "}", "token 1 is not"},
+        {"{" LEVEL UNIGRAM("[\"a\",0],[\"a\",1]", "0") "}", "token 1 occurs twice"},
+        {"{" LEVEL UNIGRAM("[\"a\",0]", "1") "}", "unk_id"},
+        {"{" LEVEL UNIGRAM("[\"a\",0]", "\"a\"") "}", "unk_id"},
+        {"{" LEVEL "\"model\":{\"type\":\"Unigram\",\"vocab\":{\"a\":0}}}", "not an array"},
+        {MAP("a"), "base 64"},
+        {MAP("====x"), "base 64"},
+        {MAP("AAAA"), "a tree of"},             /* three bytes */
+        {MAP("AAAAAAAA"), "a tree of 0 bytes"}, /* no tree */
+        {MAP("CAAAAAAAAAA="), "a tree of 8 bytes in a table of 8"},
+        {MAP("BAAAAAAAAAD/"), "not UTF-8"},
         {"{" LEVEL "\"added_tokens\":5," MODEL "}", "added_tokens"},
         {"{" LEVEL "\"added_tokens\":[{\"id\":3}]," MODEL "}", "content"},
         {"{" LEVEL "\"added_tokens\":[{\"id\":3,\"content\":7}]," MODEL "}", "content"},
@@ -289,6 +328,34 @@ static void deep_nesting_does_not_end_the_process(void **state) {
 }
 
 /* A pattern that backtracks without end is stopped, with a text. */
+/* Each step doubles the text, or every place of the text begins a long token. */
+static void a_text_that_grows_without_end_is_stopped(void **state) {
+    (void)state;
+    static char json[40000];
+    tq_tokenizer *tokenizer;
+    tq_error err = {0};
+    tq_ids ids = {0};
+    size_t n = (size_t)sprintf(json, "{" LEVEL "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
+    for (int i = 0; i < 60; i++) {
+        n += (size_t)sprintf(json + n, "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}",
+                             i ? "," : "");
+    }
+    sprintf(json + n, "]}," MODEL "}");
+    assert_int_equal(tq_tokenizer_new(json, strlen(json), "t", &tokenizer, &err), TQ_OK);
+    assert_int_equal(tq_tokenizer_encode(tokenizer, "b", 1, false, &ids, &err), TQ_OK);
+    assert_int_equal(tq_tokenizer_encode(tokenizer, "a", 1, false, &ids, &err), TQ_INVALID);
+    assert_non_null(strstr(err.text, "grows"));
+    assert_int_equal(ids.n, 1);
+    free(ids.ids);
+    tq_tokenizer_free(tokenizer);
+    char name[1100];
+    memset(name, 'a', sizeof name);
+    snprintf(json, sizeof json, "{" LEVEL MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"%.1025s\"}]}", name);
+    expect_refusal(json, TQ_UNSUPPORTED, "longer than 1024 bytes");
+    snprintf(json, sizeof json, "{" LEVEL "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"%.1025s\",0]]}}", name);
+    expect_refusal(json, TQ_UNSUPPORTED, "longer than 1024 bytes");
+}
+
 static void a_pattern_that_never_ends_is_stopped(void **state) {
     (void)state;
     static const char json[] =
@@ -311,6 +378,7 @@ int main(void) {
         cmocka_unit_test(ids_are_those_the_model_was_trained_with),
         cmocka_unit_test(a_control_token_in_user_text_stays_text),
         cmocka_unit_test(a_control_token_counts_only_in_its_range),
+        cmocka_unit_test(a_models_own_pieces_never_make_a_control_token),
         cmocka_unit_test(pieces_give_back_every_text),
         cmocka_unit_test(broken_utf8_is_refused_and_changes_nothing),
         cmocka_unit_test(a_megabyte_without_spaces_takes_no_ages),
@@ -318,6 +386,7 @@ int main(void) {
         cmocka_unit_test(a_regex_that_two_engines_read_differently_is_refused),
         cmocka_unit_test(a_lying_file_is_refused),
         cmocka_unit_test(deep_nesting_does_not_end_the_process),
+        cmocka_unit_test(a_text_that_grows_without_end_is_stopped),
         cmocka_unit_test(a_pattern_that_never_ends_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

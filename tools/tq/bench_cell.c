@@ -205,7 +205,7 @@ int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     options_begin(&o, "tq bench cell [OPTIONS]", "Measure one cell in this process and print one JSON object.");
     model_options model;
     options_add_model(&o, &model);
-    model = (model_options){.model = spec->model, .threads = spec->threads, .kernels = spec->kernels};
+    model = spec->from;
     options_heading(&o, "Cell");
     add_text(&o, "kv", "CODEC", &spec->kv, "codec of keys and values (default tq3)");
     add_int(&o, "context", &spec->context, 0, 1 << 24, "tokens held when decoding begins (default 0)");
@@ -217,9 +217,7 @@ int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     bench_add_spec(&o, spec);
     int code = options_parse(&o, argc, argv, NULL);
     if (code != OPTIONS_RUN) return code;
-    spec->model = model.model;
-    spec->threads = model.threads;
-    spec->kernels = model.kernels;
+    spec->from = model;
     spec->fill_prefill = strcmp(fill_name, "prefill") == 0;
     if (!spec->fill_prefill && strcmp(fill_name, "synthetic") != 0)
         return options_usage_error(&o, "--fill: want prefill or synthetic, got '%s'", fill_name);
@@ -237,7 +235,6 @@ int bench_cell_main(int argc, char **argv) {
     bench_spec spec = bench_spec_default();
     int code = bench_spec_parse(argc, argv, &spec);
     if (code != OPTIONS_RUN) return code;
-    model_options model = {.model = spec.model, .threads = spec.threads, .kernels = spec.kernels};
     char *text = NULL;
     size_t n_text;
     if (spec.text_file) {
@@ -250,7 +247,7 @@ int bench_cell_main(int argc, char **argv) {
     if (!r || !c.token_seconds) return setup_fail(name, "out of memory");
     r->decode_tokens_per_s = r->prefill_tokens_per_s = r->ttft_ms = NAN;
     double load_seconds;
-    code = setup_model(name, &model, &c.model, &load_seconds);
+    code = setup_model(name, &spec.from, &c.model, &load_seconds);
     if (code != EXIT_SUCCESS) return code;
     r->load_ms = 1e3 * load_seconds;
     tq_error err;
@@ -310,9 +307,11 @@ static void describe(const bench_spec *s, arguments *a) {
     push(a, "tq");
     push(a, "bench");
     push(a, "cell");
-    push_option(a, "--model", s->model);
-    push_option(a, "--kernels", s->kernels);
-    push_int(a, "--threads", s->threads);
+    push_option(a, "--model", s->from.model);
+    push_option(a, "--kernels", s->from.kernels);
+    push_int(a, "--threads", s->from.threads);
+    push_option(a, "--memory", s->from.memory);
+    if (s->from.no_memory_check) push(a, "--no-memory-check");
     push_option(a, "--kv", s->kv);
     push_option(a, "--text", s->text);
     push_option(a, "--text-file", s->text_file);

@@ -10,8 +10,8 @@
 enum { BENCH_TEXT_CAP = 512, BENCH_REPEATS_CAP = 99, BENCH_IDS_CAP = 4096 };
 
 typedef struct bench_spec {
-    const char *model, *kv, *kernels; /* model, kernels: NULL for the default */
-    int threads;
+    model_options from;
+    const char *kv;
     int context; /* tokens held when decoding begins */
     int prompt;  /* tokens of the timed prefill, which goes on from `context`; 0: none.  Not with fill_prefill */
     int decode;  /* tokens decoded */

@@ -109,7 +109,7 @@ int bench_table_run(bench_table *t) {
         ran += !c->failure[0];
     }
     /* Afterwards: what a process has used counts for those it starts. */
-    if (tq_bench_read_bandwidth(t->n ? t->cells[0].spec.threads : 0, (size_t)512 << 20, 5, &t->read_gb_per_s, &err) != TQ_OK)
+    if (tq_bench_read_bandwidth(t->n ? t->cells[0].spec.from.threads : 0, (size_t)512 << 20, 5, &t->read_gb_per_s, &err) != TQ_OK)
         return setup_fail(t->name, "%s", err.text);
     return ran ? EXIT_SUCCESS : setup_fail(t->name, "%s: %s", t->cells[0].label, t->cells[0].failure);
 }
@@ -137,7 +137,7 @@ static const bench_cell *first_own(const bench_table *t) {
 static void print_people(const bench_table *t) {
     const bench_cell *own = first_own(t);
     printf("tq %s, %s, %s; memory reads %.1f GB/s\n", tq_version(), t->machine, __VERSION__, t->read_gb_per_s);
-    if (own) printf("%s: %s weights, %s, %d threads\n", own->spec.model ? own->spec.model : "bookworm", own->run.weights,
+    if (own) printf("%s: %s weights, %s, %d threads\n", own->spec.from.model ? own->spec.from.model : "bookworm", own->run.weights,
                     own->run.backend, own->run.threads);
     printf("medians of %d; +- is (largest - smallest) / median\n\n", t->repeats);
     printf("%-18s %8s %-9s %9s %5s %9s %9s %10s %10s %8s\n", "kv", "context", "fill", "decode/s", "+-", "prefill/s", "ttft ms",

@@ -76,9 +76,7 @@ int bench_compare_main(int argc, char **argv) {
     bool from_stdin = prompt_file && strcmp(prompt_file, "-") == 0; /* which each cell cannot read again */
     code = from_stdin ? setup_read_text(name, prompt_file, &text, &n) : EXIT_SUCCESS;
     if (code == EXIT_SUCCESS) code = bench_table_new(&o, &table, name);
-    spec.model = model.model;
-    spec.threads = model.threads;
-    spec.kernels = model.kernels;
+    spec.from = model;
     spec.text = from_stdin ? text : prompt;
     spec.text_file = from_stdin ? NULL : prompt_file;
     for (int i = 0; code == EXIT_SUCCESS && i < codecs.n; i++) {

@@ -69,9 +69,7 @@ int bench_context_main(int argc, char **argv) {
     if (pattern_given && !peer) return options_usage_error(&o, "--peer-pattern: only with --peer");
     for (int i = 0; i < n; i++)
         if (spec.fill_prefill && contexts[i] == 0) return options_usage_error(&o, "--contexts 0: only with --fill synthetic");
-    spec.model = model.model;
-    spec.threads = model.threads;
-    spec.kernels = model.kernels;
+    spec.from = model;
     if (n * (codecs.n + 1) > BENCH_CELLS_CAP) return options_usage_error(&o, "want at most %d cells", BENCH_CELLS_CAP);
     code = bench_table_new(&o, &table, name);
     for (int k = 0; code == EXIT_SUCCESS && k < codecs.n; k++)

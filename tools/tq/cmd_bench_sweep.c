@@ -60,9 +60,7 @@ int bench_sweep_main(int argc, char **argv) {
     int first, code = options_parse(&o, argc, argv, &first);
     if (code != OPTIONS_RUN) return code;
     if (argc - first != 1) return options_usage_error(&o, "want one FILE, got %d operands", argc - first);
-    spec.model = model.model;
-    spec.threads = model.threads;
-    spec.kernels = model.kernels;
+    spec.from = model;
     char *text = NULL, *end;
     size_t n;
     code = setup_read_text(name, argv[first], &text, &n);

@@ -11,7 +11,8 @@
 #include "turboquant/tq_codec.h"
 
 static const char *const names[] = {
-    "f32", "f16", "q8", "tq4", "tq3", "tq2", "tcq4", "tcq3", "tcq2", "uniform:4", "uniform:3", "uniform:2",
+    "f32", "f16", "q8", "tq4", "tq3.5", "tq3", "tq2.5", "tq2", "tcq4", "tcq3", "tcq2", "vq3.5", "vq3", "vq2.5", "lm4", "lm3", "lm2",
+    "uniform:4", "uniform:3", "uniform:2",
     "paper-mse:4", "paper-mse:3", "paper-mse:2", "paper-mse:1", "paper:3.5", "paper:2.5", "paper-prod:4", "paper-prod:3",
     "paper-prod:2", "paper-prod-orth:4", "paper-prod-orth:3", "paper-prod-orth:2", "q8-group", "q4-group", "minmax:4",
     "minmax:2",

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "model_name.h"
 #include "options.h"
 #include "setup.h"
 #include "terminal.h"
@@ -34,7 +35,7 @@ int cmd_quantize(int argc, char **argv) {
     int bits = 4, group_size = 64, first;
     options o;
     options_begin(&o, "tq quantize SRC DST [OPTIONS]",
-                  "Write a quantized copy of the model directory SRC as DST, in MLX's format.\n"
+                  "Write a quantized copy of the model directory SRC (or ORG/NAME) as DST, in MLX's format.\n"
                   "DST must not exist; it appears complete or not at all.");
     options_heading(&o, "Quantization");
     options_add(&o, (option_row){.name = "bits",
@@ -58,7 +59,10 @@ int cmd_quantize(int argc, char **argv) {
     if (group_size != 32 && group_size != 64 && group_size != 128)
         return options_usage_error(&o, "--group-size %d: want 32, 64 or 128", group_size);
 
-    const char *src = argv[first], *dst = argv[first + 1];
+    char src[MODEL_PATH_CAP];
+    const char *dst = argv[first + 1];
+    code = model_name_resolve("quantize", argv[first], src);
+    if (code != EXIT_SUCCESS) return code;
     progress_bar bar;
     tq_error err;
     progress_begin(&bar, "quantizing");

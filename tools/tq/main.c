@@ -14,10 +14,14 @@ typedef struct command {
 static const command commands[] = {
     {"generate", "answer one prompt", cmd_generate},
     {"chat", "talk with a model", cmd_chat},
+    {"serve", "serve a model to OpenAI clients, with a page to chat", cmd_serve},
     {"quantize", "write a smaller copy of a model", cmd_quantize},
     {"quality", "check which compressed caches a model can be trusted with", cmd_quality},
     {"eval", "measure what compressed caches cost: divergence, recall, needles, perplexity, ...", cmd_eval},
     {"bench", "measure speed and memory: by context, by kernel, against other engines", cmd_bench},
+    {"pull", "fetch a model from the Hugging Face hub", cmd_pull},
+    {"inspect", "tell what a model is made of, and what a cache of it costs", cmd_inspect},
+    {"plan", "tell which contexts and caches fit into memory, and how fast they can be", cmd_plan},
     {"codecs", "list the codecs and what they cost", cmd_codecs},
 };
 

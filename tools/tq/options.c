@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -214,10 +215,11 @@ void options_add_model(options *o, model_options *model) {
     *model = (model_options){0};
     options_heading(o, "Model");
     options_add(o, (option_row){.name = "model",
-                                .argument = "DIR",
+                                .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->model,
-                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one), or\n"
+                                .help = "a Hugging Face or MLX directory, or a GGUF file (default: $TQ_MODEL, else the bundled one);\n"
+                                        "ORG/NAME[:QUANT] of the hub (pulled if need be), a name of Ollama's store; or\n"
                                         "synthetic:qwen2.5-0.5b and kin: random weights of a published shape"});
     add_int(o, "threads", "N", &model->threads, 0, 256, "workers (default 0: one a usable processor)");
     options_add(o, (option_row){.name = "kernels",
@@ -225,6 +227,48 @@ void options_add_model(options *o, model_options *model) {
                                 .type = OPTION_STRING,
                                 .to = &model->kernels,
                                 .help = "scalar, avx2, avx512, amx or neon (default: $TQ_KERNELS, else the best here)"});
+    options_add(o, (option_row){.name = "memory",
+                                .argument = "BYTES",
+                                .type = OPTION_STRING,
+                                .to = &model->memory,
+                                .help = "what model and cache may take: 8GB, 512M (default: what the system has); more is refused"});
+    options_add(o, (option_row){.name = "no-memory-check",
+                                .type = OPTION_FLAG,
+                                .to = &model->no_memory_check,
+                                .help = "do not look whether there is room, and risk being killed"});
+}
+
+int options_take_model(const options *o, model_options *model, int argc, char **argv, int first) {
+    if (first + 1 < argc) return options_usage_error(o, "want one MODEL, got '%s' too", argv[first + 1]);
+    if (first < argc && model->model) return options_usage_error(o, "want MODEL or --model, got both");
+    if (first < argc) model->model = argv[first];
+    return OPTIONS_RUN;
+}
+
+bool options_parse_bytes(const char *text, int64_t *bytes) {
+    static const struct {
+        const char *name;
+        double scale;
+    } units[] = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"K", 1024}, {"M", 1 << 20}, {"G", 1 << 30},
+                 {"KiB", 1024}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+    char *end;
+    if (text[0] < '0' || text[0] > '9' || strpbrk(text, "xX")) return false;
+    double value = strtod(text, &end);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcasecmp(end, units[i].name) == 0 && value * units[i].scale < 9e18) {
+            *bytes = (int64_t)(value * units[i].scale);
+            return *bytes > 0;
+        }
+    return false;
+}
+
+int options_get_memory(const char *command, const model_options *model, int64_t *limit) {
+    *limit = model->no_memory_check ? -1 : 0;
+    if (!model->memory) return OPTIONS_RUN;
+    if (model->no_memory_check) fprintf(stderr, "tq %s: --memory and --no-memory-check: give one of them\n", command);
+    else if (options_parse_bytes(model->memory, limit)) return OPTIONS_RUN;
+    else fprintf(stderr, "tq %s: --memory: want a size such as 8GB, got '%s'\n", command, model->memory);
+    return EXIT_USAGE;
 }
 
 static void add_codec_int(options *o, cache_options *cache, const char *name, int *to, int max, const char *help) {
@@ -246,9 +290,9 @@ void options_add_cache(options *o, cache_options *cache) {
                                 .type = OPTION_STRING,
                                 .to = &cache->config.kv,
                                 .given = &cache->kv_given,
-                                .help = "how keys and values are stored (default tq3): f32 f16 q8 tq2 tq3 tq4\n"
-                                        "tcq2 tcq3 tcq4 uniform:2..4 paper-mse:1..8 paper-prod:2..4\n"
-                                        "paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:2|4[:G] q4-group[:G]\n"
+                                .help = "how keys and values are stored (default auto: tq3): tq4 tq3.5 tq3 tq2.5 tq2\n"
+                                        "f32 f16 q8 lm2..4 tcq2..4 vq2.5 vq3 vq3.5 uniform:2..4 paper-mse:1..8\n"
+                                        "paper-prod:2..4 paper-prod-orth:2..4 paper:2.5 paper:3.5 minmax:2|4[:G] q4-group[:G]\n"
                                         "q8-group[:G] mlx-k{2,3,4}v{2,4} tq:k=A,v=B\n"
                                         "CODEC,first=N,last=N:CODEC (other layers at both ends)\n"
                                         "window:N (a control: f16 that forgets all but N tokens)"});

@@ -65,9 +65,11 @@ typedef struct model_options {
     const char *model; /* a directory; NULL: the bundled one (setup.h) */
     int threads;       /* 0: one a usable processor */
     const char *kernels;
+    const char *memory; /* "8GB"; NULL: what the system has */
+    bool no_memory_check;
 } model_options;
 
-/* --model --threads --kernels */
+/* --model --threads --kernels --memory --no-memory-check */
 void options_add_model(options *o, model_options *model);
 
 typedef struct cache_options {
@@ -77,6 +79,15 @@ typedef struct cache_options {
     bool kv_given, codec_given; /* --kv; any of --key-bits --value-bits --value-group-size */
     bool buffer_given;
 } cache_options;
+
+/* After parsing: MODEL as an operand, at most one and not beside --model.  OPTIONS_RUN or the code to exit with. */
+int options_take_model(const options *o, model_options *model, int argc, char **argv, int first);
+
+/* "8GB", "512M", "1000000": bytes (1 GB is 10^9, 1 GiB and 1G are 2^30); false for anything else. */
+bool options_parse_bytes(const char *text, int64_t *bytes);
+
+/* --memory and --no-memory-check as tq_model_params.memory_limit.  OPTIONS_RUN, or the code of a usage error. */
+int options_get_memory(const char *command, const model_options *model, int64_t *limit);
 
 /* --kv --key-bits --value-bits --value-group-size --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
 void options_add_cache(options *o, cache_options *cache);

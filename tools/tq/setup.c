@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include "model_name.h"
 #include "terminal.h"
 
 enum { TEXT_BYTES_MAX = 256 << 20 };
@@ -63,8 +64,9 @@ static const char *find_bundled_model(char path[PATH_MAX]) {
 
 static void show_loading(void *ctx, double fraction) { progress_show(ctx, fraction); }
 
-int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds) {
-    char found[PATH_MAX];
+int setup_model_reporting(const char *command, const model_options *o, void (*progress)(void *, double), void *ctx,
+                          tq_model **out) {
+    char found[PATH_MAX], resolved[MODEL_PATH_CAP];
     const char *path = o->model, *from_env = getenv("TQ_MODEL");
     if (!path && from_env && *from_env) path = from_env;
     if (!path) path = find_bundled_model(found);
@@ -73,19 +75,30 @@ int setup_model(const char *command, const model_options *o, tq_model **out, dou
                           "the bundled model (bookworm) was found neither beside the program nor in %s; "
                           "name a model with --model DIR or TQ_MODEL",
                           TQ_MODELS_SOURCE_DIR);
-    progress_bar bar;
-    progress_begin(&bar, "loading");
+    int64_t limit;
+    int code = options_get_memory(command, o, &limit);
+    if (code != OPTIONS_RUN) return code;
+    code = model_name_resolve(command, path, resolved);
+    if (code != EXIT_SUCCESS) return code;
+    path = resolved;
     tq_model_params params = {
-        .n_threads = o->threads, .kernels = o->kernels, .progress = show_loading, .progress_ctx = &bar};
+        .n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx, .memory_limit = limit};
     tq_error err;
-    double start = terminal_seconds();
     tq_status status = tq_model_open(path, &params, out, &err);
-    progress_end(&bar);
-    if (load_seconds) *load_seconds = terminal_seconds() - start;
     if (status == TQ_OK) return EXIT_SUCCESS;
     setup_fail(command, "%s", err.text);
     /* Of what was typed, only these can be invalid in themselves; the rest is about files. */
     return status == TQ_INVALID && (o->kernels || o->threads) ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds) {
+    progress_bar bar;
+    progress_begin(&bar, "loading");
+    double start = terminal_seconds();
+    int code = setup_model_reporting(command, o, show_loading, &bar, out);
+    progress_end(&bar);
+    if (load_seconds) *load_seconds = terminal_seconds() - start;
+    return code;
 }
 
 int setup_session(const char *command, tq_model *model, const tq_cache_config *config, int ctx, tq_session **out) {
@@ -94,6 +107,9 @@ int setup_session(const char *command, tq_model *model, const tq_cache_config *c
     params.ctx = ctx;
     tq_error err;
     tq_status status = tq_session_new(model, &params, out, &err);
+    int most = tq_model_get_info(model)->max_context;
+    if (status == TQ_OK && ctx == 0 && tq_session_ctx(*out) < most)
+        fprintf(stderr, "note: there is memory for a context of %d tokens of the model's %d\n", tq_session_ctx(*out), most);
     if (status == TQ_OK) return EXIT_SUCCESS;
     setup_fail(command, "%s", err.text);
     return status == TQ_INVALID ? EXIT_USAGE : EXIT_FAILURE;

@@ -13,6 +13,10 @@ int setup_fail(const char *command, const char *format, ...) __attribute__((form
  * program, else in the source tree.  *load_seconds may be NULL.  0 or the code to exit with. */
 int setup_model(const char *command, const model_options *o, tq_model **out, double *load_seconds);
 
+/* The same without a bar: progress(ctx, fraction) is called instead. */
+int setup_model_reporting(const char *command, const model_options *o, void (*progress)(void *, double), void *ctx,
+                          tq_model **out);
+
 /* Make a session of `ctx` tokens (0: what the model was made for).  An option that the codec cannot honour is a usage
  * error.  0 or the code to exit with. */
 int setup_session(const char *command, tq_model *model, const tq_cache_config *config, int ctx, tq_session **out);

@@ -32,6 +32,7 @@ typedef struct work_shape {
     int n_blocks, n_splits, split_pages;
     int dim, key_width, value_width;
     size_t part_floats;   /* one packed or exact part of a block: max, sum, acc */
+    size_t query_floats;  /* a block's queries, prepared for packed keys */
     size_t worker_floats; /* scratch of a worker */
 } work_shape;
 
@@ -40,6 +41,11 @@ static int dots_count(int dim) {
     int tiles = ceil_div(dim, TQ_TILE), keys = TQ_PAGE_TOKENS / TQ_TILE;
     return (tiles > keys ? tiles : keys) * TQ_PAGE_QUERIES * TQ_TILE;
 }
+
+/* Integers of query rows: whole blocks of them. */
+static size_t int_rows(int rows) { return (size_t)ceil_div(rows, TQ_PAGE_QUERIES) * TQ_PAGE_QUERIES; }
+
+static size_t int_floats(size_t rows) { return round64(rows * TQ_INT_STRIDE) + 2 * round64(rows); }
 
 static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
     work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
@@ -52,23 +58,27 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
     size_t rows = (size_t)s.block_rows;
     s.part_floats = round64(rows * (2 + (size_t)s.value_width));
     size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
-    s.worker_floats = round64(rows * (size_t)s.key_width)            /* prepared queries */
-                      + round64(rows * KEY_BLOCK)                    /* scores, then weights */
-                      + round64(rows * TQ_INT_STRIDE) + round64(TQ_PAGE_QUERIES * TQ_INT_STRIDE) /* integers: queries, weights */
-                      + 5 * round64(rows) + 2 * round64(TQ_PAGE_QUERIES)     /* steps, sums, units */
+    s.query_floats = round64(rows * (size_t)s.key_width) + round64(rows) + int_floats(int_rows(s.block_rows));
+    s.worker_floats = s.query_floats
+                      + round64(rows * KEY_BLOCK)                            /* scores, then weights */
+                      + int_floats(TQ_PAGE_QUERIES)                          /* integers of weights */
+                      + round64(2 * rows)                                    /* what they see */
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
                       + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
-                      + round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)); /* codes of a trellis, unpacked */
+                      + 2 * round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)) /* codes of trellises or pairs, unpacked */
+                      + round64(tq_page_rows_bytes(key->dim) / sizeof(float));
     return s;
 }
 
 typedef struct worker_scratch {
+    tq_key_range *seen;
     float *queries, *scores, *units, *factors, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
-    uint8_t *states, *unpacked;
+    uint8_t *states, *unpacked[2]; /* by side */
+    void *page_rows;
 } worker_scratch;
 
 static float *take(float **at, size_t floats) {
@@ -80,26 +90,32 @@ static float *take(float **at, size_t floats) {
 static tq_int_vectors take_int(float **at, size_t rows) {
     int8_t *bytes = (int8_t *)take(at, rows * TQ_INT_STRIDE); /* 4 bytes a place: wide, high, low */
     size_t plane = rows * TQ_INT_STRIDE;
-    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 3 * plane, .stride = TQ_INT_STRIDE};
+    tq_int_vectors v = {.wide = (int16_t *)(void *)bytes, .high = bytes + 2 * plane, .low = bytes + 2 * plane + TQ_INT_STRIDE, .stride = TQ_INT_STRIDE};
     v.step = take(at, rows);
     v.sum = (int32_t *)(void *)take(at, rows);
     return v;
+}
+
+static void lay_out_queries(const work_shape *s, float **at, worker_scratch *w) {
+    w->queries = take(at, (size_t)s->block_rows * (size_t)s->key_width);
+    w->units = take(at, (size_t)s->block_rows);
+    w->q_int = take_int(at, int_rows(s->block_rows));
 }
 
 static worker_scratch lay_out(const work_shape *s, float *at) {
     worker_scratch w;
     size_t rows = (size_t)s->block_rows;
     int width = s->key_width > s->value_width ? s->key_width : s->value_width;
-    w.queries = take(&at, rows * (size_t)s->key_width);
+    lay_out_queries(s, &at, &w);
     w.scores = take(&at, rows * KEY_BLOCK);
-    w.q_int = take_int(&at, rows);
     w.w_int = take_int(&at, TQ_PAGE_QUERIES);
-    w.units = take(&at, rows);
+    w.seen = (tq_key_range *)(void *)take(&at, 2 * rows);
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
     w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
-    w.unpacked = (uint8_t *)at;
+    for (int side = 0; side < 2; side++) w.unpacked[side] = (uint8_t *)take(&at, (size_t)s->dim * TQ_PAGE_TOKENS / sizeof(float));
+    w.page_rows = at;
     return w;
 }
 
@@ -111,6 +127,7 @@ typedef struct attend_job {
     int n_pages;
     float *packed_parts; /* (n_kv_heads, n_blocks, n_splits, part_floats) */
     float *exact_parts;  /* (n_kv_heads, n_blocks, part_floats) */
+    float *queries;      /* (n_kv_heads, n_blocks, query_floats): where pages are split, for all parts; else each its own */
     float *workers;      /* (n_threads, worker_floats) */
 } attend_job;
 
@@ -121,7 +138,8 @@ size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const
     size_t parts = 0, workers = 0;
     for (int n = 1; n <= max_n; n++) { /* block sizes depend on n in steps; a few hundred shapes are nothing */
         work_shape s = shape_of(key, value, n_heads, n_kv_heads, n, max_pages);
-        size_t floats = (size_t)n_kv_heads * (size_t)s.n_blocks * (size_t)(s.n_splits + 1) * s.part_floats;
+        size_t units = (size_t)n_kv_heads * (size_t)s.n_blocks;
+        size_t floats = units * ((size_t)(s.n_splits + 1) * s.part_floats + (s.n_splits > 1 ? s.query_floats : 0));
         if (floats > parts) parts = floats;
         if (s.worker_floats > workers) workers = s.worker_floats;
     }
@@ -212,19 +230,20 @@ static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_
     }
 }
 
-/* One side of a page as page_dots takes it: trellis codes unpacked first, once for all queries. */
+/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries. */
 static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
-    if (!codec->trellis) return c;
-    c.bits = 8, c.codes = p->w->unpacked, c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
-    if (side == TQ_VALUES) begin_values(p, codec, block);
+    if (!codec->trellis && !codec->pairs) return c;
+    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
+    if (side == TQ_VALUES && codec->trellis) begin_values(p, codec, block);
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
-        uint8_t *to = p->w->unpacked + (size_t)tile * c.tile_bytes;
-        if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
+        uint8_t *to = p->w->unpacked[side] + (size_t)tile * c.tile_bytes;
+        if (codec->pairs) p->k->unpack_pairs(codec->pairs, codes, c.n_vectors, side == TQ_VALUES, to);
+        else if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
         else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
     }
     return c;
@@ -336,6 +355,23 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     if (!planar_values) gather_rows(p, values, n, part);
 }
 
+/* The same in one step, without scratch of a row: for planar codecs on both sides and scores without a cap. */
+static void attend_planar_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, tq_page_rows *rows) {
+    if (seen_of(p, 0, pos, n).from >= n) return;
+    const tq_kv_store *store = p->store;
+    worker_scratch *w = p->w;
+    const uint8_t *values = page + store->value_at;
+    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next),
+                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL),
+                             .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
+                             .centre = tq_block_centre(store->key, page),
+                             .value_scales = tq_block_scales(store->value, TQ_VALUES, values),
+                             .dim = store->head_dim,
+                             .n = n};
+    for (int i = 0; i < p->rows; i++) w->seen[i] = seen_of(p, i, pos, n);
+    p->k->attend_page(&planar, w->seen, rows);
+}
+
 /* ---- units ------------------------------------------------------------------------------------------------------- */
 
 typedef struct unit {
@@ -372,9 +408,10 @@ static page_pass pass_of(const attend_job *job, const unit *u, worker_scratch *w
 }
 
 /* The unit's queries, scaled, in the basis of the pages' keys: (rows, key width).  A dense rotation meets a token's heads
- * at once.  key_block: any of the sequence's, for its outlier channels. */
-static void prepare_queries(const attend_job *job, const unit *u, const uint8_t *key_block, worker_scratch *w) {
+ * at once.  Outlier channels are those of any page of the sequence. */
+static void prepare_queries(const attend_job *job, const unit *u, worker_scratch *w) {
     const tq_attend_args *a = job->args;
+    const uint8_t *key_block = a->store->pages[0] + (size_t)u->kv_head * a->store->page_bytes;
     const tq_codec *codec = a->store->key;
     const tq_kernels *k = job->kernels;
     int dim = codec->dim, width = codec->width, group = job->shape.group;
@@ -411,19 +448,37 @@ static void output_row(const tq_kernels *k, const tq_codec *codec, const uint8_t
     if (codec->sketch) k->sum_rows_f32(acc + dim, 1, dim, codec->sketch, dim, dim, dim, x, dim);
 }
 
+static float *queries_of(const attend_job *job, const unit *u) {
+    return job->queries + (size_t)(u->kv_head * job->shape.n_blocks + u->block) * job->shape.query_floats;
+}
+
 static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
     const tq_attend_args *a = job->args;
     const tq_kv_store *store = a->store;
-    prepare_queries(job, u, store->pages[0] + (size_t)u->kv_head * store->page_bytes, w);
+    if (job->shape.n_splits > 1) {
+        float *at = queries_of(job, u);
+        lay_out_queries(&job->shape, &at, w);
+    } else {
+        prepare_queries(job, u, w);
+    }
     attn_part part = part_at(packed_part_of(job, u, split), u->rows, store->value->width);
     part_clear(&part, u->rows);
     page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
     size_t head = (size_t)u->kv_head * store->page_bytes;
-    for (int p = split * job->shape.split_pages; p < last; p++)
-        attend_page(&pass, store->pages[p] + head, p + 1 < last ? store->pages[p + 1] + head : NULL,
-                    store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS,
-                    min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS), &part);
+    bool planar = store->key->kind == TQ_CODEC_PLANAR && store->value->kind == TQ_CODEC_PLANAR;
+    bool at_once = job->kernels->attend_page && planar && a->cap <= 0;
+    tq_page_rows rows = {.n = u->rows, .q = w->queries, .q_int = w->q_int, .max = part.max, .sum = part.sum, .acc = part.acc,
+                         .scratch = w->page_rows};
+    if (at_once) job->kernels->begin_pages(u->rows);
+    for (int p = split * job->shape.split_pages; p < last; p++) {
+        const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
+        int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
+        int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
+        if (at_once) attend_planar_page(&pass, page, next, pos, n, &rows);
+        else attend_page(&pass, page, next, pos, n, &part);
+    }
+    if (at_once) job->kernels->end_pages();
 }
 
 /* Scores of exact keys -> weights, and what was gathered before scaled to them.  visible: how many of these the first
@@ -539,6 +594,14 @@ void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
     job.workers = args->scratch;
     job.exact_parts = job.workers + (size_t)backend->n_threads * job.shape.worker_floats;
     job.packed_parts = job.exact_parts + (size_t)units * job.shape.part_floats;
+    job.queries = job.packed_parts + (size_t)units * (size_t)job.shape.n_splits * job.shape.part_floats;
+    for (int i = 0; job.shape.n_splits > 1 && i < units; i++) { /* few tokens: not worth waking anybody */
+        unit u = unit_of(&job, i);
+        float *at = queries_of(&job, &u);
+        worker_scratch w = {0};
+        lay_out_queries(&job.shape, &at, &w);
+        prepare_queries(&job, &u, &w);
+    }
     tq_pool_run(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
     tq_pool_run(c->pool, merge_task, &job, units);
 }

@@ -11,13 +11,15 @@
 
 #include "base/status.h"
 #include "base/tensor.h"
+#include "codec/pair_codebook.h"
 #include "codec/trellis.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
- * Vector i of several stands at i * stride; sum is the sum of its wide values. */
+ * Vector i of several: its wide places stand at i * stride, its high bytes at i * 2 stride and its low ones stride bytes after
+ * them, so that the bytes of several are the rows of one matrix.  sum is the sum of its wide values. */
 typedef struct tq_int_vectors {
     int16_t *wide;
-    int8_t *high, *low;
+    int8_t *high, *low; /* low = high + stride */
     float *step;
     int32_t *sum;
     int stride; /* a multiple of 64 */
@@ -46,6 +48,31 @@ typedef struct tq_page_softmax {
     float *max, *sum;
     float keep[TQ_PAGE_QUERIES], bring[TQ_PAGE_QUERIES];
 } tq_page_softmax;
+
+/* A page whose codecs are planar on both sides, with `n` rows in it. */
+typedef struct tq_planar_page {
+    tq_page_codes keys, values;
+    const uint16_t *key_scales, *centre, *value_scales;
+    int dim, n;
+} tq_planar_page;
+
+/* Query rows on their way over such pages.  The softmax of a row is relative to max, which is near its largest score but not
+ * equal to it. */
+typedef struct tq_page_rows {
+    int n;
+    const float *q;         /* (n, dim), scaled, in the keys' basis */
+    tq_int_vectors q_int;   /* the same; as many as there are, rounded up to TQ_PAGE_QUERIES, may be read */
+    float *max, *sum, *acc; /* (n), (n), (n, dim) */
+    void *scratch;          /* tq_page_rows_bytes(dim), aligned to 64 */
+    const uint8_t *ready;   /* the table's own: the key codes whose levels are in scratch; NULL before the first page */
+} tq_page_rows;
+
+/* Levels of both sides in tiles of whole registers; products of keys with two blocks of TQ_PAGE_QUERIES rows, of values with
+ * one; and its weights. */
+static inline size_t tq_page_rows_bytes(int dim) {
+    size_t dims = ((size_t)dim + 63) / 64 * 64;
+    return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
+}
 
 /* Activations x (n, cols) as the products with a matrix want them.
  *
@@ -151,6 +178,8 @@ typedef struct tq_kernels {
     void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
     void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
                                   uint8_t *dst);
+    /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
+    void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
     /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
     void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
                            void *scratch);
@@ -176,6 +205,13 @@ typedef struct tq_kernels {
     /* acc_i = acc_i * keep_i + dots * bring_i * step_i / 127, for 16 n_tiles places at acc + i * acc_stride */
     void (*page_values)(const int32_t *dots, const float *step, const tq_page_softmax *s, int n_q, int n_tiles, float *acc,
                         int acc_stride);
+
+    /* ---- planar pages in one step, for instruction sets that gain by it; NULL: by the steps above */
+    /* Before and after a thread's run of calls of attend_page with n_rows rows each. */
+    void (*begin_pages)(int n_rows);
+    void (*end_pages)(void);
+    /* What the steps above do, for any number of rows: max, sum and acc take the page in.  seen: of each row. */
+    void (*attend_page)(const tq_planar_page *page, const tq_key_range *seen, tq_page_rows *rows);
 
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;

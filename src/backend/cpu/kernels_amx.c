@@ -9,6 +9,7 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
+#include "backend/cpu/attend_page_amx.h"
 
 #if defined(__linux__)
 static bool may_use_tiles(void) {
@@ -29,4 +30,7 @@ static bool runs_here(void) {
 
 #include "backend/cpu/matmul_amx.h"
 
-const tq_kernels tq_kernels_amx = {.name = "amx", .runs_here = runs_here, MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS};
+const tq_kernels tq_kernels_amx = {
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
+};

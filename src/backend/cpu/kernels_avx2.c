@@ -236,6 +236,17 @@ static inline vb look_up_mix(mix_table t, vb index) {
 }
 static inline vi min_i32(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
 
+/* ---- and for codes of pairs: bit 6 chooses among two tables */
+typedef struct pair_table {
+    byte_table half[2];
+} pair_table;
+static inline pair_table load_pairs(const uint8_t *p) { return (pair_table){{load_table(p), load_table(p + 64)}}; }
+static inline vb look_up_pair(pair_table t, vb index) {
+    __m256i bit6 = _mm256_slli_epi16((__m256i)index, 1); /* to bit 7 */
+    return (vb)_mm256_blendv_epi8((__m256i)look_up(t.half[0], index), (__m256i)look_up(t.half[1], index), bit6);
+}
+#define exchange_halves(a, b) ((void)0) /* registers are halves */
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) {

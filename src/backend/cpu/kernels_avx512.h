@@ -136,6 +136,20 @@ static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
 static inline vi min_i32(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
 
+/* ---- and for codes of pairs */
+typedef struct pair_table {
+    __m512i low, high;
+} pair_table;
+static inline pair_table load_pairs(const uint8_t *p) { return (pair_table){load_table(p), load_table(p + 64)}; }
+static inline vb look_up_pair(pair_table t, vb index) {
+    return (vb)_mm512_permutex2var_epi8(t.low, (__m512i)index, t.high);
+}
+static inline void exchange_halves(vb *a, vb *b) {
+    __m512i first = _mm512_shuffle_i64x2((__m512i)*a, (__m512i)*b, 0x44);
+    *b = (vb)_mm512_shuffle_i64x2((__m512i)*a, (__m512i)*b, 0xee);
+    *a = (vb)first;
+}
+
 #include "backend/cpu/kernels_body.h"
 
 static bool has_avx512(void) {

@@ -12,7 +12,7 @@
  *     max_vf(a, b)                the larger, b if one is NaN
  *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
  *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h)
- *     and what kernels_trellis.h and matmul_body.h ask for
+ *     and what kernels_trellis.h, kernels_pairs.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
 
@@ -324,8 +324,8 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
         vi value = (vi)shifted - (vi)spread(12582912.0f);
         vi upper = (value + 128) >> 8; /* low in -128..127, high in -127..127 */
         store_i16(out->wide + at + i, value);
-        store_i8(out->high + at + i, upper);
-        store_i8(out->low + at + i, value - (upper << 8));
+        store_i8(out->high + 2 * at + i, upper);
+        store_i8(out->low + 2 * at + i, value - (upper << 8));
         sum += (vu)value;
     }
     uint32_t total = 0;
@@ -336,6 +336,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 
 #include "backend/cpu/kernels_pages.h"
 #include "backend/cpu/kernels_trellis.h"
+#include "backend/cpu/kernels_pairs.h"
 
 #include "backend/cpu/matmul_body.h"
 #include "backend/cpu/kernels_layers.h"
@@ -345,6 +346,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
 #define PAGE_KERNELS                                                                                                   \
     .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                        \
+    .unpack_pairs = unpack_pairs,                                                                                      \
     .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
     .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values
 #define OTHER_KERNELS                                                                                                  \

@@ -134,6 +134,17 @@ static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
 static inline vi min_i32(vi a, vi b) { return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b); }
 
+/* ---- and for codes of pairs: an index beyond a table leaves what was there */
+typedef struct pair_table {
+    uint8x16x4_t half[2];
+} pair_table;
+static inline pair_table load_pairs(const uint8_t *p) { return (pair_table){{vld1q_u8_x4(p), vld1q_u8_x4(p + 64)}}; }
+static inline vb look_up_pair(pair_table t, vb index) {
+    uint8x16_t low = vqtbl4q_u8(t.half[0], (uint8x16_t)index);
+    return (vb)vqtbx4q_u8(low, t.half[1], vsubq_u8((uint8x16_t)index, vdupq_n_u8(64)));
+}
+#define exchange_halves(a, b) ((void)0) /* registers are smaller than halves */
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) { return true; /* every AArch64 processor has it */ }

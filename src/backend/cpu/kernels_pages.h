@@ -72,10 +72,9 @@ INLINE float soften_row(float *scores, float top, float unit, float more, const 
 INLINE void round_row(const float *products, float most, const tq_int_vectors *w, int row) {
     float inverse = most > 1e-33f ? 32512.0f / most : 0.0f; /* as to_int */
     vu integers = {0}; /* wraps where a value is not finite; the softmax's sum is NaN then, or the factors' poison */
-    size_t at = (size_t)row * TQ_INT_STRIDE;
     for (int j = 0; j < PAGE; j += VL) {
         vi shifted = (vi)(load(products + j) * inverse + WEIGHT_SHIFT);
-        store_weights(w, at + (size_t)j, shifted);
+        store_weights(w, row, j, shifted);
         integers += (vu)shifted;
     }
     integers -= (vu)(vi)spread(WEIGHT_SHIFT) * (PAGE / VL);

@@ -117,6 +117,12 @@ static inline vi min_i32(vi a, vi b) {
     return a;
 }
 
+/* ---- and for codes of pairs */
+typedef const uint8_t *pair_table;
+static inline pair_table load_pairs(const uint8_t *p) { return p; }
+static inline vb look_up_pair(pair_table table, vb index) { return look_up(table, index); }
+#define exchange_halves(a, b) ((void)0) /* registers are smaller than halves */
+
 #include "backend/cpu/kernels_body.h"
 
 static bool runs_here(void) { return true; }

@@ -111,7 +111,7 @@ static void store_group_sums(const float *sums, uint8_t *to) {
 }
 
 /* 32 values to three planes; returns their sum (wraps where a value is not finite). */
-INLINE int32_t put_planes(const float *x, float inverse, __m512i upper_places, __m512i lower_places, uint8_t *to) {
+INLINE int32_t put_byte_planes(const float *x, float inverse, __m512i upper_places, __m512i lower_places, uint8_t *to) {
     vi a = (vi)_mm512_cvtps_epi32((__m512)(load(x) * inverse)), b = (vi)_mm512_cvtps_epi32((__m512)(load(x + VL) * inverse));
     /* with 128 more in every byte, bytes carry as digits of -128..127 do; then it is taken away again: the sign bit */
     __m512i shifted_a = (__m512i)((vu)a + 0x808080), shifted_b = (__m512i)((vu)b + 0x808080), sign = _mm512_set1_epi8(-128);
@@ -138,7 +138,7 @@ static float prepare_planes(const float *x, int cols, int group, uint8_t *to, ui
     float sums[VL] = {0}; /* of a chunk */
     for (int k = 0; k < cols; k += 32) {
         uint8_t *at = to + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
-        sums[k % CODE_CHUNK / group] += (float)put_planes(x + k, inverse, upper_places, lower_places, at); /* below 2^29 */
+        sums[k % CODE_CHUNK / group] += (float)put_byte_planes(x + k, inverse, upper_places, lower_places, at); /* below 2^29 */
         if (k % CODE_CHUNK == CODE_CHUNK - 32 || k == cols - 32) {
             store_group_sums(sums, sums_to + k / CODE_CHUNK * SUM_BYTES);
             memset(sums, 0, sizeof sums);

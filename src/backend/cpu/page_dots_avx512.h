@@ -12,13 +12,14 @@
 #endif
 
 /* Softmax weights, 128 too large, as VPDPBUSD wants them: high and low bytes, of which the low one is off by its sign bit. */
-static inline __attribute__((always_inline)) void store_weights(const tq_int_vectors *w, size_t at, vi shifted) {
+static inline __attribute__((always_inline)) void store_weights(const tq_int_vectors *w, int row, int at, vi shifted) {
     const __m512i bytes = _mm512_set_epi64(0, 0, 0, 0, 0x3d3935312d292521, 0x1d1915110d090501, 0x3c3834302c282420,
                                            0x1c1814100c080400);
     __m512i sorted = _mm512_permutexvar_epi8(bytes, (__m512i)shifted);
     __m128i low = _mm_xor_si128(_mm512_castsi512_si128(sorted), _mm_set1_epi8(-128));
-    _mm_storeu_si128((__m128i *)(void *)(w->low + at), low);
-    _mm_storeu_si128((__m128i *)(void *)(w->high + at), _mm512_extracti32x4_epi32(sorted, 1));
+    int8_t *to = w->high + row * 2 * TQ_INT_STRIDE + at;
+    _mm_storeu_si128((__m128i *)(void *)(to + TQ_INT_STRIDE), low);
+    _mm_storeu_si128((__m128i *)(void *)to, _mm512_extracti32x4_epi32(sorted, 1));
 }
 /* Sums wrap where a weight was not finite: not for _mm512_reduce_add_epi32, which ends in signed arithmetic. */
 static inline int32_t sum_integers(vi v) {
@@ -68,7 +69,7 @@ static inline __attribute__((always_inline)) void add_vectors(page_sums *s, __m5
                                                               const int8_t *q, const int n_q) {
     UNROLL for (int i = 0; i < n_q; i++) {
         int32_t four;
-        __builtin_memcpy(&four, q + i * TQ_INT_STRIDE, 4);
+        __builtin_memcpy(&four, q + i * 2 * TQ_INT_STRIDE, 4);
         __m512i places = _mm512_set1_epi32(four);
         __asm__("" : "+v"(places)); /* one register for both: clang would load it twice, as an operand, at half the speed */
         s->first[i] = _mm512_dpbusd_epi32(s->first[i], first, places);
@@ -203,7 +204,7 @@ static inline __attribute__((always_inline)) void dot_page(const tq_page_codes *
                                                            int32_t *dots, const int n_q, const int bits) {
     uint8_t levels[2 * 128 * 64] __attribute__((aligned(64)));
     page_tables t = page_tables_of(side->levels, bits);
-    const int8_t *high = q->high + first * TQ_INT_STRIDE, *low = q->low + first * TQ_INT_STRIDE;
+    const int8_t *high = q->high + first * 2 * TQ_INT_STRIDE, *low = high + TQ_INT_STRIDE;
     size_t share = side->next_bytes / (size_t)side->n_tiles;
     for (int tile = 0; tile < side->n_tiles; tile += 2) {
         size_t at = (size_t)tile * side->tile_bytes;
@@ -245,4 +246,3 @@ static void page_dots(const tq_page_codes *side, const tq_int_vectors *q, int fi
 #undef DOT_PAGE
 #undef DOT_PAGES
 #undef NAMES
-#undef UNROLL

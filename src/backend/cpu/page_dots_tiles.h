@@ -2,7 +2,8 @@
  * Included after unpack_tile and dot_tile. */
 
 /* 15-bit softmax weights as dot_tile wants them. */
-#define store_weights(w, at, shifted) store_i16((w)->wide + (at), (shifted) - (vi)spread(WEIGHT_SHIFT))
+#define store_weights(w, row, at, shifted)                                                                             \
+    store_i16((w)->wide + (row) * TQ_INT_STRIDE + (at), (shifted) - (vi)spread(WEIGHT_SHIFT))
 static inline int32_t sum_integers(vi v) {
     uint32_t sum = 0;
     for (int l = 0; l < VL; l++) sum += (uint32_t)v[l];
