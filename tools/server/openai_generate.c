@@ -124,7 +124,7 @@ static bool start(generation *g, gen_kind kind, api_error *error) {
     r->model_name = server_model_name(s, g->asked.model);
     r->created = (long long)time(NULL);
     r->sinks = s->config->cache.sinks;
-    snprintf(r->kv, sizeof r->kv, "%s", g->asked.kv ? g->asked.kv : s->config->cache.kv);
+    snprintf(r->kv, sizeof r->kv, "%s", g->asked.kv ? g->asked.kv : s->kv);
     server_make_id(r->id, sizeof r->id, kind == GEN_CHAT ? "chatcmpl-" : "cmpl-");
     for (int i = 0; i < n && r->split_reasoning; i++)
         if (opens_reasoning(g, &g->prompts.items[i / g->asked.n])) r->choices[i].split.state = REASONING_OPENED;

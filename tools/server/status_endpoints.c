@@ -203,7 +203,7 @@ void serve_props(void *ctx, const http_request *request, http_reply *reply) {
     jout_put_int(&j, "max_choices", s->limits.max_choices);
     jout_put_bool(&j, "has_chat_template", info->has_chat_template);
     jout_put_bool(&j, "synthetic", info->synthetic);
-    jout_put_string(&j, "kv", s->config->cache.kv);
+    jout_put_string(&j, "kv", s->kv);
     jout_key(&j, "kv_available"); /* the names that a menu shows; a request may give any that tq codecs lists */
     jout_array(&j);
     for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++) jout_string(&j, codecs[i], strlen(codecs[i]));
