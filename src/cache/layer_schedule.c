@@ -10,16 +10,16 @@
 static const char *const keys[TQ_LAYER_RUNS] = {"", ",first=", ",last="};
 
 /* Which codec a layer has under the name of a size, chosen by measurement (docs/quality.md): damage to late layers' keys
- * costs a hundred times what the same damage to early ones does, so bits move there; and trellis codes, which take their
- * time, stay where they pay.  Shares are rounded eighths of the layers: a cache is within .1 bit of its name. */
+ * costs a hundred times what the same damage to early ones does where facts are looked up, so bits move there; early values
+ * matter in ordinary text and keep theirs.  Shares are rounded eighths of the layers: a cache is within .1 bit of its name. */
 static const struct preset {
     const char *name;
     int first, last; /* eighths */
     const char *runs[TQ_LAYER_RUNS];
 } presets[] = {
-    {"tq4", 4, 2, {"tq4", "tq:k=lm3,v=tq3", "tq:k=q8,v=tq4"}},
-    {"tq3.5", 4, 1, {"tq:k=tq4,v=tq3", "lm3", "tq:k=q8,v=tq3"}},
-    {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq2.5", ""}},
+    {"tq4", 4, 1, {"tq4", "tq:k=tq3,v=tq4", "tq:k=q8,v=tq4"}},
+    {"tq3.5", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq3,v=tq4", ""}},
+    {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq2,v=tq3", ""}},
     {"tq2.5", 4, 2, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
     {"tq2", 0, 1, {"tq2", "", "tq:k=tq3,v=tq2"}},
 };
