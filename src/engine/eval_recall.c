@@ -96,7 +96,7 @@ tq_status tq_recall_from_text(const int32_t *prefix, int n_prefix, const int32_t
     if (window < 2 || positions < 1 || positions >= window || n_windows < 1)
         return tq_fail(err, TQ_INVALID, "windows: want 1 or more of 2 or more tokens, and 1 to window - 1 positions; got %d "
                                         "windows of %d tokens, %d positions", n_windows, window, positions);
-    if (positions >= n_text)
+    if (n_prefix < 0 || positions >= n_text)
         return tq_fail(err, TQ_INVALID, "windows: %d tokens with %d in front leave no %d positions", window, n_prefix, positions);
     if (n_ids < n_text) return tq_fail(err, TQ_INVALID, "windows: the text has %d tokens, a window %d", n_ids, n_text);
     tq_recall_data *data = calloc(1, sizeof *data);

@@ -142,12 +142,14 @@ static tq_status read_prompt_end(const vocabulary *v, prompt_end *end) {
                    end->id_key);
 }
 
-static void pack_end(const vocabulary *v, const prompt_end *end, json_t *pieces, json_t *special) {
-    if (end->id < 0) return;
-    json_object_set_new(special, end->id_key,
-                        json_pack("{s:s, s:[I], s:[o]}", "id", end->id_key, "ids", (json_int_t)end->id, "tokens",
-                                  json_stringn(v->tokens[end->id].text, v->tokens[end->id].length)));
-    json_array_append_new(pieces, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", end->id_key, "type_id", 0));
+static bool pack_piece(json_t *pieces, const char *kind, const char *id) {
+    return json_array_append_new(pieces, json_pack("{s:{s:s, s:i}}", kind, "id", id, "type_id", 0)) == 0;
+}
+
+static bool pack_end(const prompt_end *end, json_t *pieces, json_t *special) {
+    if (end->id < 0) return true;
+    json_t *token = json_pack("{s:s, s:[I], s:[s]}", "id", end->id_key, "ids", (json_int_t)end->id, "tokens", end->id_key);
+    return json_object_set_new(special, end->id_key, token) == 0 && pack_piece(pieces, "SpecialToken", end->id_key);
 }
 
 static tq_status pack_prompt_ends(const vocabulary *v, json_t *root) {
@@ -157,12 +159,10 @@ static tq_status pack_prompt_ends(const vocabulary *v, json_t *root) {
     TQ_TRY(read_prompt_end(v, &eos));
     if (bos.id < 0 && eos.id < 0) return TQ_OK;
     json_t *pieces = json_array(), *special = json_object();
-    pack_end(v, &bos, pieces, special);
-    json_array_append_new(pieces, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0));
-    pack_end(v, &eos, pieces, special);
+    bool packed = pack_end(&bos, pieces, special) && pack_piece(pieces, "Sequence", "A") && pack_end(&eos, pieces, special);
     json_t *processor = json_pack("{s:s, s:o, s:o}", "type", "TemplateProcessing", "single", pieces, "special_tokens",
                                   special);
-    return processor && json_object_set_new(root, "post_processor", processor) == 0 ? TQ_OK : no_memory(v);
+    return json_object_set_new(root, "post_processor", processor) == 0 && packed ? TQ_OK : no_memory(v);
 }
 
 /* ---- the two kinds ------------------------------------------------------------------------------------------------- */

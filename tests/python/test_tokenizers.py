@@ -339,7 +339,8 @@ def test_prompts(oracle, by_name, rng):
         "one around the other": sequence(gpt2, roberta, template(gpt2, "<|im_start|> <|im_start|> $A <|im_end|>")["post_processor"]),
         "none": gpt2 | {"post_processor": None},
     }
-    strings = [""] + [s for s in (random_text(rng) for _ in range(60)) if is_assigned(s)]
+    strings = [""] + [s for s in (random_text(rng) for _ in range(60))
+                      if is_assigned(s) and not s.startswith(("<s>", "<|im_start|>"))] # those are below
     for name, j in cases.items():
         source = json.dumps(j).encode()
         theirs = tokenizers.Tokenizer.from_str(source.decode())

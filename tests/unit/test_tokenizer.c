@@ -359,7 +359,8 @@ static void a_lying_post_processor_is_refused(void **state) {
         {AROUND(TEMPLATE(X "," A, "\"0\"")), TQ_FORMAT, "not an integer"},
         {AROUND(TEMPLATE(X "," A, "0,0,0,0,0,0,0,0,0")), TQ_UNSUPPORTED, "more than 8 tokens"},
         {AROUND(TEMPLATE(A "," X, "0,0,0,0,0,0,0,0,0")), TQ_UNSUPPORTED, "more than 8 tokens"},
-        {AROUND("{\"type\":\"Sequence\",\"processors\":[" TEMPLATE(X "," A, "0,0,0,0,0,0,0,0") "," PAIR("[\"a\",0]", "[\"b\",1]") "]}"),
+        {AROUND("{\"type\":\"Sequence\",\"processors\":[" TEMPLATE(X "," A, "0,0,0,0,0,0,0,0") ","
+                PAIR("[\"a\",0]", "[\"b\",1]") "]}"),
          TQ_UNSUPPORTED, "RobertaProcessing: more than 8 tokens before"},
         {AROUND("{\"type\":\"BertProcessing\",\"cls\":[\"a\",0]}"), TQ_FORMAT, "BertProcessing: sep is not"},
         {AROUND(PAIR("[\"a\"]", "[\"b\",1]")), TQ_FORMAT, "RobertaProcessing: cls is not"},
@@ -379,7 +380,8 @@ static void expect_prompt(const tq_tokenizer *tokenizer, const char *text, bool 
 static void a_prompt_has_the_tokens_around_it_once(void **state) {
     (void)state;
     static const char json[] =
-        "{" LEVEL "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},{\"id\":4,\"content\":\"<t>\",\"special\":true}],"
+        "{" LEVEL "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
+        "{\"id\":4,\"content\":\"<t>\",\"special\":true}],"
         "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" X "," A "," X "],"
         "\"special_tokens\":{\"x\":{\"id\":\"x\",\"ids\":[3,4],\"tokens\":[]}}}," MODEL "}";
     tq_tokenizer *tokenizer;

@@ -33,7 +33,8 @@ static int cut_pieces(const text_options *t, const int32_t *ids, int n_ids, text
     const int32_t *prefix = tq_prompt_prefix(p->model, &n_prefix);
     int of_text = t->window - n_prefix;
     if (of_text < 1)
-        return setup_fail(t->e.command, "a window of %d tokens: want more than the %d in front of a text", t->window, n_prefix);
+        return setup_fail(t->e.command, "a window of %d tokens: want more than the %d in front of a text", t->window,
+                          n_prefix);
     if (n_ids < of_text)
         return setup_fail(t->e.command, "%s: %d tokens, want at least one window of %d", t->text, n_ids, of_text);
     int fit = n_ids / of_text;
