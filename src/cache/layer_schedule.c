@@ -17,9 +17,9 @@ static const struct preset {
     int first, last; /* eighths */
     const char *runs[TQ_LAYER_RUNS];
 } presets[] = {
-    {"tq4", 4, 1, {"tq4", "tq:k=lm4,v=lm3", "tq:k=q8,v=tq4"}},
+    {"tq4", 4, 2, {"tq4", "tq:k=lm3,v=tq3", "tq:k=q8,v=tq4"}},
     {"tq3.5", 4, 1, {"tq:k=tq4,v=tq3", "lm3", "tq:k=q8,v=tq3"}},
-    {"tq3", 1, 4, {"tq:k=lm3,v=lm2", "lm3", "tq:k=tq4,v=tq3"}},
+    {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq2.5", ""}},
     {"tq2.5", 4, 2, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
     {"tq2", 0, 1, {"tq2", "", "tq:k=tq3,v=tq2"}},
 };

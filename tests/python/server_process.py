@@ -178,7 +178,10 @@ def request(port, method, path, value=None, headers=None, body=None, timeout=60)
     if body or method == "POST":
         headers.setdefault("Content-Length", str(len(body)))
     lines += [f"{name}: {text}" for name, text in headers.items() if text is not None]
-    status, headers, got = raw(port, "\r\n".join(lines).encode() + b"\r\n\r\n" + body, timeout)
+    answer = raw(port, "\r\n".join(lines).encode() + b"\r\n\r\n" + body, timeout)
+    if answer is None:
+        raise ConnectionError("closed without an answer")
+    status, headers, got = answer
     mime = headers.get("content-type", "")
     if method != "HEAD":
         problem = contract_problem(method, path, status, mime, got)

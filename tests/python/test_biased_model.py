@@ -18,8 +18,7 @@ MODEL = sys.argv[2] if len(sys.argv) > 2 else ROOT / "models" / "bookworm"
 MAX_LENGTH = int(sys.argv[3]) if len(sys.argv) > 3 else 2100
 RECALL = ROOT / "tests/goldens/recall/recall.json"
 
-GOAL_KLD, GOAL_LOST = 0.0015, 0  # what tq3 is to reach
-HELD_KLD, HELD_LOST = 0.005, 2   # what it must not fall behind: measured .0033 and 2 (bf16), .0035 and 1 (bundled)
+MOST_KLD, MOST_LOST = 0.0015, 0  # of tq3: measured .0004 and 0 (bf16), .0007 and 0 (bundled)
 
 
 def measure(model, data):
@@ -45,9 +44,7 @@ def main():
     assert control["right"] <= exact["right"] / 3, "the facts are not in packed tokens"
     assert paper["right"] <= exact["right"] / 3 and paper["kld_mean"] > 0.5, "the uncentred codec should collapse"
     lost = exact["right"] - ours["right"]
-    assert ours["kld_mean"] <= HELD_KLD and lost <= HELD_LOST, f"tq3: KLD {ours['kld_mean']}, {lost} answers lost"
-    reached = ours["kld_mean"] <= GOAL_KLD and lost <= GOAL_LOST
-    print(f"   the goal, KLD {GOAL_KLD} and no answer lost, is {'reached' if reached else 'not reached yet'}")
+    assert ours["kld_mean"] <= MOST_KLD and lost <= MOST_LOST, f"tq3: KLD {ours['kld_mean']}, {lost} answers lost"
     print("1 passed, 0 failed")
 
 

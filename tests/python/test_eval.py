@@ -98,7 +98,7 @@ def test_a_window_of_text_is_measured_at_its_end(tmp):
 
 def test_distortion_is_what_rows_say(tmp):
     tokens = 512
-    said = run_json("eval", "distortion", "--kv", "f32,tq3,paper-mse:3", "--tokens", tokens, "--vectors", 2000,
+    said = run_json("eval", "distortion", "--kv", "f32,lm3,paper-mse:3", "--tokens", tokens, "--vectors", 2000,
                     "--buffer-size", 0, "--sinks", 0, "--flush-batch-size", 128, "--dump", tmp / "rows")
     config = json.loads((MODEL / "config.json").read_text())
     layers, heads, dim = (config[k] for k in ("num_hidden_layers", "num_key_value_heads", "head_dim"))
@@ -121,8 +121,8 @@ def test_distortion_is_what_rows_say(tmp):
             assert row["error"] == 0, "f32 keeps rows as they are"
         elif energy > 0:
             assert abs(row["error_of_spread"] / row["error"] - energy / spread) < 1e-6 * energy / spread
-        if row["kv"] == "tq3" and row["side"] == "keys":  # theory, about the centre, rounded to f16
-            assert 0.028 < row["error_of_spread"] < 0.045, f"tq3 keys: want near .0335 of the spread, got {row}"
+        if row["kv"] == "lm3" and row["side"] == "keys":  # theory, about the centre, rounded to f16
+            assert 0.028 < row["error_of_spread"] < 0.045, f"lm3 keys: want near .0335 of the spread, got {row}"
         if row["kv"] == "paper-mse:3":  # a rotated row's error is a share of its own energy
             # A head whose keys are nearly all its centre has one direction, and one direction's error: a tenth of spread.
             assert 0.02 < row["error"] < 0.05, f"paper-mse:3: want near .034, got {row}"
@@ -130,9 +130,9 @@ def test_distortion_is_what_rows_say(tmp):
     assert 0.0325 < np.mean(rotated) < 0.0355, "over all heads and sides"
     theory = {row["codec"]: row for row in said["theory"]}
     assert abs(theory["paper-mse:3"]["expected"] - 0.033966) < 1e-5
-    for codec in ("tq3", "paper-mse:3"):
+    for codec in ("lm3", "paper-mse:3"):
         assert abs(theory[codec]["measured"] / theory[codec]["expected"] - 1) < 0.03
-    alone = json.loads(run("eval", "distortion", "--alone", "--dim", 64, "--vectors", 500, "--kv", "tq2", "--json").stdout)
+    alone = json.loads(run("eval", "distortion", "--alone", "--dim", 64, "--vectors", 500, "--kv", "lm2", "--json").stdout)
     assert abs(alone["results"][0]["expected"] - 0.114526) < 1e-5, "the table of exact distortions, d = 64"
 
 

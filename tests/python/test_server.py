@@ -785,6 +785,22 @@ def slow_clients_are_cut_off():
         [y.close() for y in sockets]
 
 
+def slow_readers_are_cut_off_and_slow_answers_are_not():
+    with Server(TQ, "--idle-timeout", "1") as s:
+        got = make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=2000, temperature=0, extra_body={"ignore_eos": True})
+        equal(got.usage.completion_tokens, 2000)
+        assert got.timings["predicted_ms"] > 1100, "too fast to show anything"
+        body = json.dumps({**LONG, "max_tokens": 30000, "stream": True, "logprobs": True, "top_logprobs": 20}).encode()
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", s.port))
+            deaf.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            end = time.monotonic() + 20
+            while metric(s.port, 'tq_requests_total{finish="cancelled"}') == 0:
+                assert time.monotonic() < end, "who does not read is waited for"
+                time.sleep(0.2)
+
+
 def deadlines_end_requests():
     with Server(TQ, "--request-timeout", "1", "--quiet") as s:
         status, headers, body = request(s.port, "POST", "/v1/chat/completions", {**LONG, "max_tokens": 30000})

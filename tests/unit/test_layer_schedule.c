@@ -212,9 +212,9 @@ static void presets_have_the_size_of_their_name(void **state) {
         const char *kv, *first_key, *first_value, *last_key, *last_value;
         double bits, most; /* of 8 layers, head dimension 128: as measured, and as promised */
     } known[] = {
-        {"tq4", "lm4", "lm3", "q8", "tq4", 4.1875, 4.3},
+        {"tq4", "lm3", "tq3", "q8", "tq4", 4.1875, 4.3},
         {"tq3.5", "lm3", "lm3", "q8", "tq3", 3.6875, 3.75},
-        {"tq3", "lm3", "lm3", "tq4", "tq3", 3.25, 3.25},
+        {"tq3", "tq2.5", "tq2.5", "tq4", "tq3", 3.1875, 3.1875},
         {"tq2.5", "tq2", "tq2", "tq4", "tq3", 2.6875, 2.75},
         {"tq2", "tq2", "tq2", "tq3", "tq2", 2.25, 2.3},
     };
@@ -269,7 +269,7 @@ static void a_layer_of_a_preset_is_a_cache_of_its_codecs(void **state) {
         const char *kv;
         int layer;
         const char *alone;
-    } known[] = {{"tq3", 0, "lm3"},         {"tq3", 2, "tq:k=lm3,v=lm2"}, {"tq3", 5, "tq:k=4,v=3"},     {"tq4", 7, "tq:k=q8,v=tcq4"},
+    } known[] = {{"tq3", 0, "vq2.5"},       {"tq4", 2, "tq:k=lm3,v=tcq3"}, {"tq3", 5, "tq:k=4,v=3"},     {"tq4", 7, "tq:k=q8,v=tcq4"},
                  {"tq2.5", 4, "tq:k=3,v=2"}, {"tq2", 7, "tq:k=tcq3,v=tq2"}, {"tq3.5", 5, "tq:k=tcq4,v=tcq3"}};
     char path[] = "/tmp/tq_preset_XXXXXX";
     int file = mkstemp(path);

@@ -122,7 +122,9 @@ void http_reply_stream(http_reply *reply, const char *type, ssize_t (*read)(void
 static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t cap) {
     (void)pos;
     exchange *x = cls;
+    http_watch_expect(x->server->watch, x->connection, 0); /* it waits for us */
     ssize_t n = x->reply.read(x->reply.stream, buf, cap);
+    http_watch_expect(x->server->watch, x->connection, x->server->config.idle_seconds); /* to take this */
     if (n > 0) return n;
     return n == 0 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
 }
@@ -433,8 +435,7 @@ bool http_server_new(const http_config *config, http_server **out, tq_error *err
         s->daemon = MHD_start_daemon(
             MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0,
             NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
-            MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-            (unsigned)config->idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADER_BYTES + STREAM_BLOCK,
+            MHD_OPTION_CONNECTION_LIMIT, (unsigned)config->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADER_BYTES + STREAM_BLOCK,
             MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
             MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
         if (!s->daemon) snprintf(error->text, sizeof error->text, "cannot start listening on %s port %d", config->host, s->port);

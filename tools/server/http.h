@@ -1,7 +1,8 @@
 /* http.h: HTTP for the endpoints: who may ask is checked, bodies are read whole and within limits, replies are written.
  *
  * Every connection has a thread (libmicrohttpd's), so a handler may wait; it asks http_is_gone now and then and gives up
- * when the client has left.  A watcher closes connections that take too long to say what they want.  What libmicrohttpd
+ * when the client has left.  A watcher closes connections that take too long to say what they want or to take an answer (libmicrohttpd's own time limit
+ * would count the time in which a handler works).  What libmicrohttpd
  * itself refuses (no HTTP, headers larger than HTTP_HEADER_BYTES) it answers with a status of 4xx and closes. */
 #ifndef TQ_SERVER_HTTP_H
 #define TQ_SERVER_HTTP_H

@@ -79,7 +79,10 @@ void http_watch_free(http_watch *w) {
 
 void http_watch_add(http_watch *w, const void *connection, int fd, double seconds) {
     watched *c = malloc(sizeof *c);
-    if (!c) return; /* libmicrohttpd's own limit still holds */
+    if (!c) {
+        shutdown(fd, SHUT_RDWR); /* nobody would watch it */
+        return;
+    }
     pthread_mutex_lock(&w->lock);
     *c = (watched){.next = w->list, .connection = connection, .fd = fd, .deadline = clock_seconds() + seconds};
     w->list = c;

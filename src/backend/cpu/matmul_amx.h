@@ -308,77 +308,102 @@ static void fill_tiles(const tq_matrix *w, int row0, int n_rows, int col0, int n
 typedef struct code_block {
     const uint8_t *planes, *sums, *codes, *biases;
     const float *scales;
-    int n_groups, group;
+    int n_groups;
 } code_block;
 
-/* Sums of a group to tiles 0, 1, 2.  half: a group of 32 columns, whose tiles are half as deep. */
-INLINE void multiply_group(const code_block *m, int g, const bool half) {
+/* Row t of a group's sums: (plane 0 * 256 + plane 1) * 256 + plane 2, of which the last two fit 32 bits. */
+INLINE vf row_sums(const int32_t *sums, int t) {
+    vi low = (vi)((vu)load_vi(sums + TILE_FLOATS + t * SIDE) << 8) + load_vi(sums + 2 * TILE_FLOATS + t * SIDE);
+    return to_float(load_vi(sums + t * SIDE)) * 65536.0f + to_float(low);
+}
+
+/* Three things at a time, which the processor would not find by itself, for each is hundreds of operations: a group's sums are made
+ * in three tiles, those of the group before are stored from three others, and those of the one before that go through the vector
+ * unit.  S0..S2 are made, T0..T2 stored; vector: rows of acc. */
+#define ADD_ROWS(from, to)                                                                                                \
+    if (behind) _Pragma("GCC unroll 16") for (int t = from; t < to; t++) acc[t] += row_sums(behind, t) * scales
+#define GROUP_STEP(S0, S1, S2, T0, T1, T2)                                                                                \
+    if (a) {                                                                                                              \
+        _tile_zero(S0);                                                                                                   \
+        _tile_zero(S1);                                                                                                   \
+        _tile_zero(S2);                                                                                                   \
+        _tile_loadd(7, b, 64);                                                                                            \
+        _tile_loadd(6, a, 64);                                                                                            \
+        _tile_dpbsud(S0, 6, 7);                                                                                           \
+    }                                                                                                                     \
+    ADD_ROWS(0, 3);                                                                                                       \
+    if (stored) _tile_stored(T0, stored, 64);                                                                             \
+    ADD_ROWS(3, 6);                                                                                                       \
+    if (a) {                                                                                                              \
+        _tile_loadd(6, a + TILE_BYTES, 64);                                                                               \
+        _tile_dpbsud(S1, 6, 7);                                                                                           \
+    }                                                                                                                     \
+    ADD_ROWS(6, 8);                                                                                                       \
+    if (stored) _tile_stored(T1, stored + TILE_FLOATS, 64);                                                               \
+    ADD_ROWS(8, 11);                                                                                                      \
+    if (a) {                                                                                                              \
+        _tile_loadd(6, a + 2 * TILE_BYTES, 64);                                                                           \
+        _tile_dpbsud(S2, 6, 7);                                                                                           \
+    }                                                                                                                     \
+    ADD_ROWS(11, 13);                                                                                                     \
+    if (stored) _tile_stored(T2, stored + 2 * TILE_FLOATS, 64);                                                           \
+    ADD_ROWS(13, 16);                                                                                                     \
+    if (a && more) {                                                                                                      \
+        _tile_loadd(7, b + TILE_BYTES, 64);                                                                               \
+        _tile_loadd(6, a + PLANES * TILE_BYTES, 64);                                                                      \
+        _tile_dpbsud(S0, 6, 7);                                                                                           \
+        _tile_loadd(6, a + (PLANES + 1) * TILE_BYTES, 64);                                                                \
+        _tile_dpbsud(S1, 6, 7);                                                                                           \
+        _tile_loadd(6, a + (PLANES + 2) * TILE_BYTES, 64);                                                                \
+        _tile_dpbsud(S2, 6, 7);                                                                                           \
+    }
+
+/* Planes a and codes b of a group (or NULL), the place of the last one's sums (or NULL), the sums of the one before (or NULL) and
+ * their scales.  more: groups of 128, two tiles of columns. */
+INLINE void group_step(const bool odd, const bool more, const uint8_t *a, const uint8_t *b, int32_t *stored, const int32_t *behind,
+                       vf scales, vf acc[SIDE]) {
+    if (odd) {
+        GROUP_STEP(3, 4, 5, 0, 1, 2)
+    } else {
+        GROUP_STEP(0, 1, 2, 3, 4, 5)
+    }
+}
+
+/* to = the groups' sums times biases */
+INLINE void multiply_biases(const code_block *m, float *to, const bool half) {
     _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    for (int k = g * m->group; k < (g + 1) * m->group; k += CODE_COLS) { /* once for half of one */
-        const uint8_t *a = m->planes + k / CODE_COLS * PLANES * TILE_BYTES + (half ? k % CODE_COLS : 0);
-        _tile_loadd(6, m->codes + k / 4 * 64, 64);
-        _tile_loadd(3, a, 64);
-        _tile_dpbsud(0, 3, 6);
-        _tile_loadd(4, a + TILE_BYTES, 64);
-        _tile_dpbsud(1, 4, 6);
-        _tile_loadd(5, a + 2 * TILE_BYTES, 64);
-        _tile_dpbsud(2, 5, 6);
-    }
-}
-
-/* acc = 16 rows of sums: (plane 0 * 256 + plane 1) * 256 + plane 2, of which the last two fit 32 bits. */
-INLINE void add_group(const int32_t *sums, vf scales, vf acc[SIDE]) {
-#pragma GCC unroll 16
-    for (int t = 0; t < SIDE; t++) {
-        vi low = (vi)((vu)load_vi(sums + TILE_FLOATS + t * SIDE) << 8) + load_vi(sums + 2 * TILE_FLOATS + t * SIDE);
-        acc[t] += (to_float(load_vi(sums + t * SIDE)) * 65536.0f + to_float(low)) * scales;
-    }
-}
-
-INLINE void store_sums(int32_t *to) {
+    for (int g = 0; g < m->n_groups; g += SUM_GROUPS)
+        for (int part = 0; part < (half ? 2 : 1); part++) {
+            _tile_loadd(6, m->sums + g / SUM_GROUPS * TILE_BYTES + part * 32, 64);
+            _tile_loadd(7, m->biases + g / SUM_GROUPS * TILE_BYTES + part * 8 * 64, 64);
+            _tile_dpbf16ps(0, 6, 7);
+        }
     _tile_stored(0, to, 64);
-    _tile_stored(1, to + TILE_FLOATS, 64);
-    _tile_stored(2, to + 2 * TILE_FLOATS, 64);
 }
 
-/* A group's sums go through the vector unit two groups later: what a tile has stored can be loaded only once it has reached L1. */
-INLINE void multiply_codes(const code_block *m, float *to, const bool half) {
-    enum { BEHIND = 2 };
-    _Alignas(64) int32_t sums[BEHIND + 1][PLANES * TILE_FLOATS];
-    vf acc[SIDE];
-    _tile_zero(7);
-    for (int g = 0; g < m->n_groups; g += SUM_GROUPS) {
-        const uint8_t *a = m->sums + g / SUM_GROUPS * TILE_BYTES, *b = m->biases + g / SUM_GROUPS * TILE_BYTES;
-        _tile_loadd(5, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_dpbf16ps(7, 5, 6);
-        if (!half) continue;
-        _tile_loadd(5, a + 32, 64);
-        _tile_loadd(6, b + 8 * 64, 64);
-        _tile_dpbf16ps(7, 5, 6);
+/* group: 32 (tiles half as deep), 64 or 128, known when it is compiled. */
+INLINE void multiply_codes(const code_block *m, float *to, const int group) {
+    _Alignas(64) int32_t sums[2][PLANES * TILE_FLOATS];
+    vf acc[SIDE] = {{0}};
+    int n = m->n_groups;
+    multiply_biases(m, to, group == 32);
+    for (int g = 0; g < n + 2; g++) {
+        int k = g * group;
+        const uint8_t *a = g < n ? m->planes + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS : NULL, *b = m->codes + k / 4 * 64;
+        int32_t *stored = g > 0 && g <= n ? sums[(g - 1) % 2] : NULL;
+        const int32_t *behind = g > 1 ? sums[g % 2] : NULL;
+        vf scales = load(m->scales + (g > 1 ? g - 2 : 0) * SIDE);
+        if (g == 2)
+            _Pragma("GCC unroll 16") for (int t = 0; t < SIDE; t++) acc[t] = load(to + t * SIDE);
+        if (g % 2) group_step(true, group == 128, a, b, stored, behind, scales, acc);
+        else group_step(false, group == 128, a, b, stored, behind, scales, acc);
     }
-    _tile_stored(7, to, 64);
-    int first = m->n_groups < BEHIND ? m->n_groups : BEHIND;
-    for (int g = 0; g < first; g++) {
-        multiply_group(m, g, half);
-        store_sums(sums[g]);
-    }
-#pragma GCC unroll 16
-    for (int t = 0; t < SIDE; t++) acc[t] = load(to + t * SIDE);
-    for (int g = first; g < m->n_groups; g++) {
-        multiply_group(m, g, half);
-        add_group(sums[(g - BEHIND) % (BEHIND + 1)], load(m->scales + (g - BEHIND) * SIDE), acc);
-        store_sums(sums[g % (BEHIND + 1)]);
-    }
-    for (int g = m->n_groups - first; g < m->n_groups; g++) add_group(sums[g % (BEHIND + 1)], load(m->scales + g * SIDE), acc);
-#pragma GCC unroll 16
-    for (int t = 0; t < SIDE; t++) store(to + t * SIDE, acc[t]);
+    _Pragma("GCC unroll 16") for (int t = 0; t < SIDE; t++) store(to + t * SIDE, acc[t]);
 }
 
-static __attribute__((noinline)) void multiply_code_tiles(const code_block *m, float *to) { multiply_codes(m, to, false); }
-static __attribute__((noinline)) void multiply_half_tiles(const code_block *m, float *to) { multiply_codes(m, to, true); }
+static __attribute__((noinline)) void multiply_group32(const code_block *m, float *to) { multiply_codes(m, to, 32); }
+static __attribute__((noinline)) void multiply_group64(const code_block *m, float *to) { multiply_codes(m, to, 64); }
+static __attribute__((noinline)) void multiply_group128(const code_block *m, float *to) { multiply_codes(m, to, 128); }
 
 /* ---- products with parts: 32 tokens, 32 rows, a chunk of columns */
 
@@ -438,7 +463,10 @@ static int at_most_int(int a, int b) { return a < b ? a : b; }
 
 static void gemm_codes(const tq_matrix *w, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p, float *y, int ldy) {
     _Alignas(64) float tile[TILE_FLOATS];
-    code_block m = {.n_groups = n / w->group_size, .group = w->group_size};
+    code_block m = {.n_groups = n / w->group_size};
+    void (*multiply)(const code_block *, float *) = w->group_size == 32   ? multiply_group32
+                                                    : w->group_size == 64 ? multiply_group64
+                                                                          : multiply_group128;
     for (int t = 0; t * SIDE < in->n; t++) {
         m.planes = planes_of(in, t) + (size_t)col0 / CODE_COLS * PLANES * TILE_BYTES;
         m.sums = sums_of(in, t) + (size_t)(col0 / CODE_CHUNK) * SUM_BYTES;
@@ -446,7 +474,7 @@ static void gemm_codes(const tq_matrix *w, int n_rows, const tq_matmul_input *in
             m.codes = p->weights + (size_t)r * p->row_tile;
             m.biases = p->biases + (size_t)r * SUM_BYTES;
             m.scales = p->scales + r * CHUNK_GROUPS * SIDE;
-            (w->group_size == 32 ? multiply_half_tiles : multiply_code_tiles)(&m, tile);
+            multiply(&m, tile);
             put_tile(tile, steps_of(in, t), at_most_int(SIDE, in->n - t * SIDE), at_most_int(SIDE, n_rows - r * SIDE), col0 == 0,
                      y + (size_t)(t * SIDE) * (size_t)ldy + r * SIDE, ldy);
         }
@@ -476,8 +504,8 @@ static const struct tile_config {
     uint16_t row_bytes[16];
     uint8_t rows[16];
 } whole_tiles = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}},
-  /* groups of 32: planes are 32 bytes wide (tiles 3..5), codes 8 quads deep (6) */
-  half_tiles = {.palette = 1, .row_bytes = {64, 64, 64, 32, 32, 32, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 8, 16}};
+  /* groups of 32: planes (tile 6) are 32 bytes wide, codes (7) 8 quads deep */
+  half_tiles = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 32, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 8}};
 
 static void gemm_tiled(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
     bool affine = w->kind == TQ_MATRIX_AFFINE;

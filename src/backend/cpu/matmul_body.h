@@ -21,7 +21,6 @@ enum {
     BYTES = 4 * VL,          /* of a register */
     GEMV_BLOCK = 4,          /* tokens whose sums stay in registers while a row is unpacked */
     GEMV_LONG = 6144,        /* columns whose words, 4 bytes each, leave no room in L1: two rows take them at a time */
-    CONSTANTS_AHEAD = 1024,  /* bytes of scales that are fetched ahead */
     GEMV_AHEAD = 4096,       /* bytes of prefetching: across the ends of pages, where the processor's own stops */
 };
 
@@ -237,9 +236,6 @@ INLINE void row_constants(const tq_matrix *w, int row, const tq_matmul_input *in
     for (int t = 0; t < tokens; t++) sums[t] = (vf){0};
     for (int g = 0; g < groups; g += VL) {
         vf scales, biases;
-        size_t ahead = (at + (size_t)g) * (w->scale_dtype == TQ_F32 ? 4 : 2) + CONSTANTS_AHEAD;
-        __builtin_prefetch((const char *)w->scales + ahead);
-        __builtin_prefetch((const char *)w->biases + ahead);
         if (at + (size_t)g + VL <= end) {
             scales = affine_constants(w->scales, at + (size_t)g, w->scale_dtype);
             biases = affine_constants(w->biases, at + (size_t)g, w->scale_dtype);
