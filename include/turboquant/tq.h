@@ -75,6 +75,15 @@ TQ_API const tq_model_info *tq_model_get_info(const tq_model *model);
 TQ_API tq_status tq_tokenize(const tq_model *model, const char *text, size_t text_len, bool parse_control,
                              int32_t **ids, size_t *n_ids, tq_error *err);
 
+/* The same for a text that is a whole prompt: with the tokens that the tokenizer puts around one, which for many models
+ * is one at the beginning ("<|begin_of_text|>"), for others none.  If the text begins with those in front by itself,
+ * which takes parse_control, it does not get them twice.  Conversations have them from their template. */
+TQ_API tq_status tq_tokenize_prompt(const tq_model *model, const char *text, size_t text_len, bool parse_control,
+                                    int32_t **ids, size_t *n_ids, tq_error *err);
+
+/* The tokens put in front, *n of them: of the model, may be NULL if there are none. */
+TQ_API const int32_t *tq_prompt_prefix(const tq_model *model, int *n);
+
 /* Token ids to text; control tokens are left out unless with_control.  The result is NUL-terminated and may end in the
  * middle of a character if the ids do. */
 TQ_API tq_status tq_detokenize(const tq_model *model, const int32_t *ids, size_t n_ids, bool with_control, char **text,

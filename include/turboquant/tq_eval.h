@@ -1,7 +1,8 @@
 /* tq_eval.h: does a model still answer as it should, and as it did with an exact cache?
  *
  *     tq_recall_data *d;  tq_reference *exact;                     // a text, in windows whose ends are compared
- *     tq_recall_from_text(ids, n, 2048, 8, 256, &d, &err);
+ *     prefix = tq_prompt_prefix(m, &n_prefix);
+ *     tq_recall_from_text(prefix, n_prefix, ids, n, 2048, 8, 256, &d, &err);
  *     for each document:  tq_session_params sp = tq_session_params_default();
  *         sp.cache.kv = "f16";  tq_reference_new(m, d, document, &sp, &exact, &err);
  *         for each codec:   sp.cache.kv = codec;  tq_eval_divergence(m, d, document, &sp, exact, kld, &result, &err);
@@ -49,9 +50,10 @@ typedef struct tq_recall_data tq_recall_data;
 TQ_API tq_status tq_recall_open(const char *path, tq_recall_data **out, tq_error *err);
 
 /* Documents without answers: n_windows windows of `window` tokens, spread evenly over a text (they may overlap), of
- * each of which the predictions of the last `positions` tokens are compared. */
-TQ_API tq_status tq_recall_from_text(const int32_t *ids, int n_ids, int window, int n_windows, int positions,
-                                     tq_recall_data **out, tq_error *err);
+ * each of which the predictions of the last `positions` tokens are compared.  Each begins with prefix (n_prefix, may be
+ * 0), which counts as tokens of the window. */
+TQ_API tq_status tq_recall_from_text(const int32_t *prefix, int n_prefix, const int32_t *ids, int n_ids, int window,
+                                     int n_windows, int positions, tq_recall_data **out, tq_error *err);
 TQ_API void tq_recall_free(tq_recall_data *data); /* NULL is fine */
 TQ_API int tq_recall_documents(const tq_recall_data *data);
 TQ_API int tq_recall_length(const tq_recall_data *data, int document);  /* tokens */

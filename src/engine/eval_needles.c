@@ -80,7 +80,7 @@ static tq_status encode_prompt(const tq_needles *set, const char *text, const ch
     snprintf(whole, room, format, text, name);
     const tq_message message = {"user", whole};
     tq_status status = set->chat ? tq_chat_tokens(set->model, &message, 1, TQ_CHAT_ADD_GENERATION_PROMPT, ids, &count, err)
-                                 : tq_tokenize(set->model, whole, strlen(whole), false, ids, &count, err);
+                                 : tq_tokenize_prompt(set->model, whole, strlen(whole), false, ids, &count, err);
     free(whole);
     *n = (int)count;
     return status;

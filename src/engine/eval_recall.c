@@ -90,12 +90,15 @@ tq_status tq_recall_open(const char *path, tq_recall_data **out, tq_error *err) 
     return TQ_OK;
 }
 
-tq_status tq_recall_from_text(const int32_t *ids, int n_ids, int window, int n_windows, int positions,
-                              tq_recall_data **out, tq_error *err) {
+tq_status tq_recall_from_text(const int32_t *prefix, int n_prefix, const int32_t *ids, int n_ids, int window,
+                              int n_windows, int positions, tq_recall_data **out, tq_error *err) {
+    int n_text = window - n_prefix;
     if (window < 2 || positions < 1 || positions >= window || n_windows < 1)
         return tq_fail(err, TQ_INVALID, "windows: want 1 or more of 2 or more tokens, and 1 to window - 1 positions; got %d "
                                         "windows of %d tokens, %d positions", n_windows, window, positions);
-    if (n_ids < window) return tq_fail(err, TQ_INVALID, "windows: the text has %d tokens, a window %d", n_ids, window);
+    if (n_prefix < 0 || positions >= n_text)
+        return tq_fail(err, TQ_INVALID, "windows: %d tokens with %d in front leave no %d positions", window, n_prefix, positions);
+    if (n_ids < n_text) return tq_fail(err, TQ_INVALID, "windows: the text has %d tokens, a window %d", n_ids, n_text);
     tq_recall_data *data = calloc(1, sizeof *data);
     if (data) data->documents = calloc((size_t)n_windows, sizeof *data->documents);
     tq_status status = data && data->documents ? TQ_OK : tq_fail_memory(err, sizeof(recall_document), "documents");
@@ -106,8 +109,9 @@ tq_status tq_recall_from_text(const int32_t *ids, int n_ids, int window, int n_w
             status = tq_fail_memory(err, (size_t)window * sizeof *d->ids, "a document");
             break;
         }
-        int64_t first = n_windows > 1 ? (int64_t)(n_ids - window) * i / (n_windows - 1) : 0;
-        memcpy(d->ids, ids + first, (size_t)window * sizeof *ids);
+        int64_t first = n_windows > 1 ? (int64_t)(n_ids - n_text) * i / (n_windows - 1) : 0;
+        if (n_prefix) memcpy(d->ids, prefix, (size_t)n_prefix * sizeof *ids);
+        memcpy(d->ids + n_prefix, ids + first, (size_t)n_text * sizeof *ids);
         d->n_ids = window;
         d->end = window - 1;
         d->head = d->end - positions;

@@ -19,6 +19,8 @@ typedef struct vocabulary {
     size_t n, n_merges;
     const tq_gguf_entry *types, *scores; /* NULL: absent */
     int64_t unknown_id;                  /* -1: none */
+    bool add_bos;                        /* where the file does not say; as llama.cpp has it, like the ids */
+    int64_t bos_id, eos_id;              /* likewise; -1: none */
 } vocabulary;
 
 static tq_status no_memory(const vocabulary *v) {
@@ -115,6 +117,56 @@ static json_t *pack_sentencepiece(const vocabulary *v, bool space_prefix) {
     return root;
 }
 
+/* ---- tokens around a prompt ---------------------------------------------------------------------------------------- */
+
+/* One end of a prompt: the keys that say whether it has a token and which, and what holds without them. */
+typedef struct prompt_end {
+    const char *add_key, *id_key;
+    bool add;
+    int64_t id; /* -1: none */
+} prompt_end;
+
+/* id -1: the file wants no token there.  A file that wants one and does not say which is refused; where only the
+ * pre-tokenizer's name wants one, it has none. */
+static tq_status read_prompt_end(const vocabulary *v, prompt_end *end) {
+    bool asked, found;
+    TQ_TRY(tq_gguf_boolean(v->gguf, end->add_key, &asked, &end->add, v->err));
+    if (!end->add) {
+        end->id = -1;
+        return TQ_OK;
+    }
+    TQ_TRY(tq_gguf_integer(v->gguf, end->id_key, 0, (int64_t)v->n - 1, &found, &end->id, v->err));
+    if (!found && end->id >= (int64_t)v->n) end->id = -1;
+    if (end->id >= 0 || !asked) return TQ_OK;
+    return tq_fail(v->err, TQ_FORMAT, "%s: %s is true, but metadata %s is missing", v->gguf->label, end->add_key,
+                   end->id_key);
+}
+
+static bool pack_piece(json_t *pieces, const char *kind, const char *id) {
+    return json_array_append_new(pieces, json_pack("{s:{s:s, s:i}}", kind, "id", id, "type_id", 0)) == 0;
+}
+
+static bool pack_end(const prompt_end *end, json_t *pieces, json_t *special) {
+    if (end->id < 0) return true;
+    json_t *token = json_pack("{s:s, s:[I], s:[s]}", "id", end->id_key, "ids", (json_int_t)end->id, "tokens", end->id_key);
+    return json_object_set_new(special, end->id_key, token) == 0 && pack_piece(pieces, "SpecialToken", end->id_key);
+}
+
+static tq_status pack_prompt_ends(const vocabulary *v, json_t *root) {
+    prompt_end bos = {"tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", v->add_bos, v->bos_id};
+    prompt_end eos = {"tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false, v->eos_id};
+    TQ_TRY(read_prompt_end(v, &bos));
+    TQ_TRY(read_prompt_end(v, &eos));
+    if (bos.id < 0 && eos.id < 0) return TQ_OK;
+    json_t *pieces = json_array(), *special = json_object();
+    bool packed = pack_end(&bos, pieces, special) && pack_piece(pieces, "Sequence", "A") && pack_end(&eos, pieces, special);
+    json_t *processor = json_pack("{s:s, s:o, s:o}", "type", "TemplateProcessing", "single", pieces, "special_tokens",
+                                  special);
+    return json_object_set_new(root, "post_processor", processor) == 0 && packed ? TQ_OK : no_memory(v);
+}
+
+/* ---- the two kinds ------------------------------------------------------------------------------------------------- */
+
 /* root, which is taken, with the vocabulary -> a tokenizer. */
 static tq_status make(const vocabulary *v, json_t *root, tq_tokenizer **out) {
     json_t *model = json_object_get(root, "model"), *vocab = json_object(), *merges = json_array(), *added = json_array();
@@ -122,12 +174,11 @@ static tq_status make(const vocabulary *v, json_t *root, tq_tokenizer **out) {
                   json_object_set_new(model, "merges", merges) == 0 && json_object_set_new(root, "added_tokens", added) == 0;
     tq_status status = packed ? pack_tokens(v, vocab, added) : no_memory(v);
     if (status == TQ_OK) status = pack_merges(v, merges);
+    if (status == TQ_OK) status = pack_prompt_ends(v, root);
     if (status == TQ_OK) status = tq_tokenizer_from_json(root, v->gguf->label, out, v->err);
     json_decref(root);
     return status;
 }
-
-/* ---- the two kinds ------------------------------------------------------------------------------------------------- */
 
 static tq_status open_byte_level(vocabulary *v, tq_tokenizer **out) {
     tq_gguf_string name;
@@ -136,6 +187,7 @@ static tq_status open_byte_level(vocabulary *v, tq_tokenizer **out) {
     if (!pre)
         return tq_fail(v->err, TQ_UNSUPPORTED, "%s: tokenizer.ggml.pre: pre-tokenizer \"%.*s\" is not supported",
                        v->gguf->label, (int)(name.length < 60 ? name.length : 60), name.text);
+    v->add_bos = pre->add_bos;
     TQ_TRY(read_vocabulary(v, true));
     return make(v, pack_byte_level(pre), out);
 }
@@ -160,6 +212,7 @@ static tq_status merge_by_score(const vocabulary *v, tq_tokenizer *tokenizer) {
 static tq_status open_sentencepiece(vocabulary *v, tq_tokenizer **out) {
     bool found, space_prefix = true;
     TQ_TRY(tq_gguf_boolean(v->gguf, "tokenizer.ggml.add_space_prefix", &found, &space_prefix, v->err));
+    v->add_bos = true, v->bos_id = 1, v->eos_id = 2;
     TQ_TRY(read_vocabulary(v, false));
     TQ_TRY(make(v, pack_sentencepiece(v, space_prefix), out));
     return merge_by_score(v, *out);
@@ -177,7 +230,7 @@ tq_status tq_gguf_tokenizer(const tq_gguf *gguf, tq_tokenizer **out, tq_error *e
     if (!found) return TQ_OK;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strlen(kinds[i].name) != model.length || memcmp(kinds[i].name, model.text, model.length) != 0) continue;
-        vocabulary v = {.gguf = gguf, .err = err, .unknown_id = -1};
+        vocabulary v = {.gguf = gguf, .err = err, .unknown_id = -1, .bos_id = -1, .eos_id = -1};
         tq_status status = kinds[i].open(&v, out);
         free(v.tokens);
         free(v.merges);

@@ -11,11 +11,12 @@ tq_status tq_model_want_tokenizer(const tq_model *m, tq_error *err) {
     return tq_fail(err, TQ_UNSUPPORTED, "%s: there is no tokenizer, so text cannot be read or written", m->path);
 }
 
-tq_status tq_tokenize(const tq_model *model, const char *text, size_t text_len, bool parse_control, int32_t **ids,
-                      size_t *n_ids, tq_error *err) {
+static tq_status tokenize(const tq_model *model, const char *text, size_t text_len, bool parse_control, bool prompt,
+                          int32_t **ids, size_t *n_ids, tq_error *err) {
     TQ_TRY(tq_model_want_tokenizer(model, err));
     tq_ids list = {0};
-    tq_status status = tq_tokenizer_encode(model->tokenizer, text, text_len, parse_control, &list, err);
+    tq_status status = prompt ? tq_tokenizer_encode_prompt(model->tokenizer, text, text_len, parse_control, &list, err)
+                              : tq_tokenizer_encode(model->tokenizer, text, text_len, parse_control, &list, err);
     if (status != TQ_OK) {
         free(list.ids);
         return status;
@@ -23,6 +24,23 @@ tq_status tq_tokenize(const tq_model *model, const char *text, size_t text_len, 
     *ids = list.ids;
     *n_ids = list.n;
     return TQ_OK;
+}
+
+tq_status tq_tokenize(const tq_model *model, const char *text, size_t text_len, bool parse_control, int32_t **ids,
+                      size_t *n_ids, tq_error *err) {
+    return tokenize(model, text, text_len, parse_control, false, ids, n_ids, err);
+}
+
+tq_status tq_tokenize_prompt(const tq_model *model, const char *text, size_t text_len, bool parse_control, int32_t **ids,
+                             size_t *n_ids, tq_error *err) {
+    return tokenize(model, text, text_len, parse_control, true, ids, n_ids, err);
+}
+
+const int32_t *tq_prompt_prefix(const tq_model *model, int *n) {
+    size_t count = 0;
+    const int32_t *ids = model->tokenizer ? tq_tokenizer_prefix(model->tokenizer, &count) : NULL;
+    *n = (int)count;
+    return ids;
 }
 
 tq_status tq_detokenize(const tq_model *model, const int32_t *ids, size_t n_ids, bool with_control, char **text,

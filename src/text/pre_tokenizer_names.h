@@ -12,6 +12,7 @@ typedef struct tq_pre_tokenizer {
     const char *patterns[5]; /* splits, each match on its own, one after the other; NULL ends them */
     bool gpt2_pattern;       /* and then ByteLevel's own split */
     bool ignore_merges;
+    bool add_bos; /* unless the file says otherwise */
 } tq_pre_tokenizer;
 
 /* NULL: the name is unknown. */

@@ -1,6 +1,7 @@
 /* tokenizer.c: see tokenizer.h.
  * Owns: the pipeline from text to ids, and the lookups.  Not here: reading the file (tokenizer_file.c,
- * tokenizer_steps.c), the steps themselves (added_tokens.c, normalize.c, pretokenize.c, bpe.c, unigram.c). */
+ * tokenizer_steps.c, tokenizer_around.c), the steps themselves (added_tokens.c, normalize.c, pretokenize.c, bpe.c,
+ * unigram.c). */
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
@@ -21,10 +22,10 @@ static tq_status read_parts(const json_t *root, tq_tokenizer *t, tq_error *err) 
     if (!json_is_object(root)) return tq_fail(err, TQ_FORMAT, "not a JSON object");
     TQ_TRY(tq_read_normalizer(json_object_get(root, "normalizer"), &t->normalizer, err));
     TQ_TRY(tq_read_pre_tokenizer(json_object_get(root, "pre_tokenizer"), &t->pre, &byte_level, err));
-    TQ_TRY(tq_check_post_processor(json_object_get(root, "post_processor"), err));
     TQ_TRY(tq_read_decoder(json_object_get(root, "decoder"), t, err));
     t->bpe.byte_level = byte_level;
-    return tq_read_model(json_object_get(root, "model"), json_object_get(root, "added_tokens"), t, err);
+    TQ_TRY(tq_read_model(json_object_get(root, "model"), json_object_get(root, "added_tokens"), t, err));
+    return tq_read_post_processor(json_object_get(root, "post_processor"), t, err);
 }
 
 tq_status tq_tokenizer_from_json(const json_t *root, const char *label, tq_tokenizer **out, tq_error *err) {
@@ -210,6 +211,36 @@ tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, s
                               tq_ids *out, tq_error *err) {
     encoder e = {.tokenizer = tokenizer, .parse_control = parse_control, .out = out, .err = err};
     return run_encoder(&e, text, text_len);
+}
+
+tq_status tq_tokenizer_encode_prompt(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
+                                     tq_ids *out, tq_error *err) {
+    const tq_around *around = &tokenizer->around;
+    size_t start = out->n, n = around->n_before, n_after = around->n_after;
+    TQ_TRY(tq_array_reserve(&out->ids, out->n, n, &out->cap, sizeof *out->ids, "token ids", err));
+    if (n) memcpy(out->ids + start, around->before, n * sizeof *out->ids);
+    out->n += n;
+    tq_status status = tq_tokenizer_encode(tokenizer, text, text_len, parse_control, out, err);
+    if (status == TQ_OK)
+        status = tq_array_reserve(&out->ids, out->n, n_after, &out->cap, sizeof *out->ids, "token ids", err);
+    if (status != TQ_OK) {
+        out->n = start;
+        return status;
+    }
+    if (n_after) memcpy(out->ids + out->n, around->after, n_after * sizeof *out->ids);
+    size_t n_text = out->n - start - n;
+    out->n += n_after;
+    if (!parse_control || n == 0 || n_text < n) return TQ_OK;
+    int32_t *ids = out->ids + start;
+    if (memcmp(ids, ids + n, n * sizeof *ids) != 0) return TQ_OK;
+    out->n -= n; /* the text has them itself */
+    memmove(ids, ids + n, (out->n - start) * sizeof *ids);
+    return TQ_OK;
+}
+
+const int32_t *tq_tokenizer_prefix(const tq_tokenizer *tokenizer, size_t *n) {
+    *n = tokenizer->around.n_before;
+    return tokenizer->around.before;
 }
 
 tq_status tq_tokenizer_encode_ranges(const tq_tokenizer *tokenizer, const char *text, size_t text_len,

@@ -33,10 +33,18 @@ typedef struct tq_ids {
 } tq_ids;
 
 /* Append the ids of text.  parse_control: the text of special added tokens becomes those tokens; otherwise only
- * non-special added tokens are matched.  No beginning- or end-of-text token is added by itself.  TQ_INVALID on invalid
- * UTF-8 with the byte offset. */
+ * non-special added tokens are matched.  No beginning- or end-of-text token is added.  TQ_INVALID on invalid UTF-8 with
+ * the byte offset. */
 tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
                               tq_ids *out, tq_error *err);
+
+/* The same with the tokens that the file's post_processor puts around a text.  If the text begins with those in front by
+ * itself, which takes parse_control, it does not get them twice. */
+tq_status tq_tokenizer_encode_prompt(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
+                                     tq_ids *out, tq_error *err);
+
+/* Those in front, *n of them. */
+const int32_t *tq_tokenizer_prefix(const tq_tokenizer *tokenizer, size_t *n);
 
 /* Bytes of a text, in order and without overlap. */
 typedef struct tq_control_range {

@@ -22,6 +22,13 @@ typedef struct tq_token {
     bool special, added;
 } tq_token;
 
+/* Ids that a post_processor puts around a text. */
+enum { TQ_MAX_AROUND = 8 };
+typedef struct tq_around {
+    int32_t before[TQ_MAX_AROUND], after[TQ_MAX_AROUND];
+    size_t n_before, n_after;
+} tq_around;
+
 struct tq_tokenizer {
     tq_token *tokens; /* (n_tokens), by id */
     size_t n_tokens;
@@ -32,6 +39,7 @@ struct tq_tokenizer {
     tq_unigram unigram; /* used if is_unigram */
     bool is_unigram;
     tq_added_tokens added, added_normalized; /* looked for before and after normalising */
+    tq_around around;
     /* decoder */
     bool decode_byte_level, decode_byte_fallback;
     tq_norm_steps decode_replace;
@@ -42,9 +50,10 @@ tq_status tq_read_normalizer(const json_t *json, tq_norm_steps *steps, tq_error 
 /* *byte_level is set if the last step writes bytes as characters. */
 tq_status tq_read_pre_tokenizer(const json_t *json, tq_pre_steps *steps, bool *byte_level, tq_error *err);
 tq_status tq_read_decoder(const json_t *json, tq_tokenizer *tokenizer, tq_error *err);
-tq_status tq_check_post_processor(const json_t *json, tq_error *err);
 /* vocab, merges, added tokens; after normalizer and pre-tokenizer. */
 tq_status tq_read_model(const json_t *model, const json_t *added_tokens, tq_tokenizer *tokenizer, tq_error *err);
+/* After the model: its ids are those of tokens. */
+tq_status tq_read_post_processor(const json_t *json, tq_tokenizer *tokenizer, tq_error *err);
 
 /* Members of an object, with a text if their type is wrong.  part names the object. */
 tq_status tq_member_bool(const json_t *object, const char *part, const char *name, bool fallback, bool *out,

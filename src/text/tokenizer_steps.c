@@ -1,5 +1,5 @@
-/* tokenizer_steps.c: the normalizer, post_processor and decoder of a tokenizer.json.  Not here: its pre_tokenizer
- * (tokenizer_splits.c).
+/* tokenizer_steps.c: the normalizer and decoder of a tokenizer.json.  Not here: its pre_tokenizer (tokenizer_splits.c)
+ * and its post_processor (tokenizer_around.c).
  * What is not known here is refused by its name: a tokenizer that would split differently is never used. */
 #include <stdlib.h>
 #include <string.h>
@@ -128,31 +128,6 @@ static tq_status read_normalizer(const json_t *json, tq_norm_steps *steps, int d
 
 tq_status tq_read_normalizer(const json_t *json, tq_norm_steps *steps, tq_error *err) {
     return !json || json_is_null(json) ? TQ_OK : read_normalizer(json, steps, 0, err);
-}
-
-/* ---- post_processor ---- */
-
-static tq_status check_post_processor(const json_t *json, int depth, tq_error *err) {
-    const char *type;
-    TQ_TRY(tq_member_type(json, "post_processor", &type, err));
-    if (strcmp(type, "Sequence") == 0) {
-        const json_t *list;
-        TQ_TRY(tq_member_sequence(json, "post_processor", "processors", depth, &list, err));
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            TQ_TRY(check_post_processor(json_array_get(list, i), depth + 1, err));
-        }
-        return TQ_OK;
-    }
-    /* All leave the ids alone when no special tokens are asked for, and none ever are: templates write their own. */
-    static const char *const known[] = {"ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strcmp(type, known[i]) == 0) return TQ_OK;
-    }
-    return tq_refuse_part("post_processor", type, err);
-}
-
-tq_status tq_check_post_processor(const json_t *json, tq_error *err) {
-    return !json || json_is_null(json) ? TQ_OK : check_post_processor(json, 0, err);
 }
 
 /* ---- decoder ---- */

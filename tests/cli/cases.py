@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import Run, check_equal
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "python")) # models that both kinds of tests make
 TQ = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "tq")
 MODEL = os.path.abspath(sys.argv[2] if len(sys.argv) > 2 else ROOT / "models" / "bookworm")
 

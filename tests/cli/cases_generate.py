@@ -8,6 +8,7 @@ import time
 
 from cases import FACT, MODEL, QUESTION, STORY, TQ, environment, generate, generate_json, test, tq
 from harness import check, check_equal, check_in
+import prefix_model
 
 
 SCHEMA = {
@@ -92,6 +93,43 @@ def raw_prompt_has_no_template(tmp):
     again = generate_json("--raw", "-p", by_hand, "-m", "5")
     check_equal(again["token_ids"], wrapped["token_ids"], "a template written out by hand")
     check_equal(again["prompt_tokens"], wrapped["prompt_tokens"], "its prompt tokens")
+
+
+@test
+def raw_prompt_begins_as_the_tokenizer_says(tmp):
+    model = prefix_model.make(tmp / "model")
+    text = f"user\n{STORY}<|im_end|>\n<|im_start|>assistant\n"
+    args = ["--raw", "-m", "5", "-p"]
+    want = generate_json(*args, "<|im_start|>" + text)
+    for prompt in (text, "<|im_start|>" + text):
+        got = json.loads(tq("generate", "--model", model, "--json", *args, prompt).expect(0).out)
+        check_equal(got["prompt_tokens"], want["prompt_tokens"], "prompt tokens")
+        check_equal(got["token_ids"], want["token_ids"], "the reply")
+    one, other = (json.loads(tq("generate", "--model", m, "--json", "-p", "Hi", "-m", "1").expect(0).out)["prompt_tokens"]
+                  for m in (MODEL, model))
+    check_equal(other, one, "tokens of a conversation, whose template has its own")
+
+
+@test
+def windows_of_a_text_begin_as_prompts_do(tmp):
+    model = prefix_model.make(tmp / "model")
+    n = generate_json("--raw", "-p", FACT * 8, "-m", "1")["prompt_tokens"]
+    (tmp / "text").write_text(FACT * 8)
+
+    def ppl(m, window, *more):
+        return tq("eval", "ppl", "--model", m, "--text", tmp / "text", "--window", window, "--kv", "f16", "--no-control", "--json", *more)
+    ppl(MODEL, n + 1).expect(1, f"{n} tokens")
+    whole = json.loads(ppl(model, n + 1).expect(0).out)
+    check_equal(whole["windows"], 1, "windows of the text and the token in front")
+    ppl(model, n + 2).expect(1, f"{n} tokens")
+    halves = json.loads(ppl(model, n // 2 + 1).expect(0).out)
+    check_equal(halves["windows"], 2, "windows, each with the token in front")
+    plain = json.loads(ppl(MODEL, n).expect(0).out)
+    check(plain["results"][0]["nll"] != whole["results"][0]["nll"], "the token in front changes no prediction")
+    for command in ("kld", "match"):
+        size = ["--window", n + 1, "--positions", "8"] if command == "kld" else ["--prompt-tokens", n + 1, "--max-tokens", "4"]
+        tq("eval", command, "--model", model, "--text", tmp / "text", *size).expect(0)
+        tq("eval", command, "--model", MODEL, "--text", tmp / "text", *size).expect(1, "tokens")
 
 
 @test

@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check_error(status, &err);
     if (tokenizer) {
         tq_ids ids = {0};
-        tq_tokenizer_encode(tokenizer, "a b\n<x>", 7, true, &ids, &err);
+        tq_tokenizer_encode_prompt(tokenizer, "a b\n<x>", 7, true, &ids, &err);
         free(ids.ids);
         tq_tokenizer_free(tokenizer);
     }

@@ -1,4 +1,5 @@
-/* fuzz_tokenizer.c: any bytes as tokenizer.json; if they load, a fixed text is encoded and every id looked up. */
+/* fuzz_tokenizer.c: any bytes as tokenizer.json; if they load, a fixed text is encoded, as such and as a prompt,
+ * and every id looked up. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const tq_control_range ranges[] = {{0, 5}, {30, 20}};
     tq_tokenizer_encode(tokenizer, text, sizeof text - 1, true, &ids, &err);
     tq_tokenizer_encode(tokenizer, text, sizeof text - 1, false, &ids, &err);
+    tq_tokenizer_encode_prompt(tokenizer, text, sizeof text - 1, true, &ids, &err);
+    tq_tokenizer_encode_prompt(tokenizer, text, 0, false, &ids, &err);
     tq_tokenizer_encode_ranges(tokenizer, text, sizeof text - 1, ranges, 2, &ids, &err);
     for (size_t i = 0; i < ids.n; i++) {
         char piece[64];

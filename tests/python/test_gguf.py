@@ -382,6 +382,65 @@ def test_byte_level(temporary):
         check(status != 0 and all(w in text.decode() for w in words), f"pre {pre}: {text}")
 
 
+def test_prompts(temporary):
+    """Tokens around a prompt, by the file's keys, and what holds without them (as in llama.cpp)."""
+    bookworm = json.load(open(os.path.join(BOOKWORM, "tokenizer.json")))
+    bos, eos = (next(t["id"] for t in bookworm["added_tokens"] if t["content"] == c) for c in ("<|im_start|>", "<|im_end|>"))
+    path = os.path.join(temporary, "prompt.gguf")
+
+    def byte_level(pre, **keys):
+        writer = gguf.GGUFWriter(path, "llama")
+        models.add_vocabulary(writer, bookworm, pre)
+        return writer, keys
+
+    def pieces(**keys):
+        writer = gguf.GGUFWriter(path, "llama")
+        texts = ["<unk>", "<s>", "</s>", "\u2581", "a", "\u2581a"]
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(texts)
+        writer.add_token_scores([0.0, 0.0, 0.0, -1.0, -2.0, -3.0])
+        writer.add_token_types([gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * 3)
+        return writer, keys
+
+    def ids_around(made):
+        writer, keys = made
+        for key, value in keys.items():
+            (writer.add_bool if isinstance(value, bool) else writer.add_uint32 if isinstance(value, int) else
+             writer.add_string)("tokenizer.ggml." + key, value)
+        models.finish(writer)
+        opened, plain, prompt = ask([("G", open(path, "rb").read()), ("E", b"\0a a"), ("E", b"\2a a")])
+        if opened[0] != 0:
+            return opened[1].decode()
+        plain, prompt = (list(struct.unpack(f"={len(b) // 4}i", b)) for _, b in (plain, prompt))
+        at = next(i for i in range(len(prompt)) if prompt[i:i + len(plain)] == plain)
+        return prompt[:at], prompt[at + len(plain):]
+
+    both = {"bos_token_id": bos, "eos_token_id": eos}
+    cases = [
+        (byte_level("llama-bpe", **both), ([bos], [])),
+        (byte_level("tekken", **both), ([bos], [])),
+        (byte_level("llama-bpe", add_bos_token=False, **both), ([], [])),
+        (byte_level("llama-bpe"), ([], [])), # the file names none
+        (byte_level("qwen2", **both), ([], [])),
+        (byte_level("qwen2", add_bos_token=True, **both), ([bos], [])),
+        (byte_level("qwen2", add_eos_token=True, **both), ([], [eos])),
+        (byte_level("qwen2", add_bos_token=True, add_eos_token=True, **both), ([bos], [eos])),
+        (byte_level("qwen2", add_bos_token=True), "bos_token_id is missing"),
+        (byte_level("qwen2", add_eos_token=True), "eos_token_id is missing"),
+        (byte_level("qwen2", add_bos_token=True, bos_token_id=1 << 20), "bos_token_id"),
+        (byte_level("qwen2", add_bos_token=1, **both), "add_bos_token"),
+        (pieces(), ([1], [])),
+        (pieces(bos_token_id=2), ([2], [])),
+        (pieces(add_bos_token=False), ([], [])),
+        (pieces(add_eos_token=True), ([1], [2])),
+        (pieces(bos_token_id=6), "bos_token_id"),
+        (pieces(add_eos_token=True, eos_token_id="x"), "eos_token_id"),
+    ]
+    for made, wanted in cases:
+        found = ids_around(made)
+        check(wanted in found if isinstance(wanted, str) else found == wanted, f"prompt {made[1]}: want {wanted}, got {found}")
+
+
 def test_sentencepiece(temporary):
     """A vocabulary that the real SentencePiece trained, against its own encoder and decoder."""
     corpus = os.path.join(temporary, "corpus.txt")

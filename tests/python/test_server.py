@@ -16,6 +16,7 @@ import time
 
 import openai
 
+import prefix_model
 import server_process
 import tally
 from server_process import Server, metric, raw, request
@@ -382,6 +383,7 @@ def tokens_and_back(s, c):
     equal([p["id"] for p in pieces], special)
     joined = b"".join(p["piece"].encode() if isinstance(p["piece"], str) else bytes(p["piece"]) for p in pieces)
     equal(joined.decode(), text)
+    equal(request(s.port, "POST", "/tokenize", {"content": text, "add_special": True})[2]["tokens"], special) # adds none
     equal(request(s.port, "POST", "/detokenize", {"tokens": []})[2]["content"], "")
 
 
@@ -739,6 +741,25 @@ def loading_is_503():
             config.write("{}")
         got = subprocess.run([TQ, "serve", "--port", "0", "--model", folder], capture_output=True, timeout=20)
         assert got.returncode == 1 and b"config.json" in got.stderr, got
+
+
+def raw_prompts_begin_as_the_tokenizer_says():
+    text = "Once upon a time"
+    with tempfile.TemporaryDirectory() as folder:
+        model = prefix_model.make(os.path.join(folder, "model"))
+        with Server(TQ, model=str(model)) as s:
+            def tokens(**more):
+                return request(s.port, "POST", "/tokenize", {"content": text, **more})[2]["tokens"]
+            plain = tokens()
+            equal(tokens(add_special=True), [1] + plain)
+            equal(tokens(add_special=False), plain)
+            for prompt in text, "<|im_start|>" + text, [1] + plain:
+                got = request(s.port, "POST", "/v1/completions", {"prompt": prompt, "max_tokens": 1})[2]
+                equal(got["usage"]["prompt_tokens"], len(plain) + 1)
+            got = request(s.port, "POST", "/v1/completions", {"prompt": plain, "max_tokens": 1})[2]
+            equal(got["usage"]["prompt_tokens"], len(plain)) # ids are taken as they are
+            got = request(s.port, "POST", "/v1/embeddings", {"input": text})[2]
+            equal(got["usage"]["prompt_tokens"], len(plain) + 1)
 
 
 def slow_clients_are_cut_off():

@@ -17,7 +17,7 @@ import time
 
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tally import check, finish
 from text_strings import WORDS, ask, is_assigned, pathological, random_text
@@ -307,6 +307,61 @@ def test_equality(oracle, temporary, rng, n):
     return by_name
 
 
+def token(j, content):
+    return next(t["id"] for t in j["added_tokens"] if t["content"] == content)
+
+
+def test_prompts(oracle, by_name, rng):
+    """Post-processors, as real files have them, against the package's encode() with special tokens."""
+    def template(j, single):
+        tokens = {t: token(j, t) for t in single.split() if not t.startswith("$")}
+        made = processors.TemplateProcessing(single=single, pair="$A $B:1", special_tokens=list(tokens.items()))
+        return json.loads(tokenizers.Tokenizer.from_str(json.dumps(j | {"post_processor": None})).to_str()) | {
+            "post_processor": json.loads(made.__getstate__())}
+
+    def sequence(j, *parts):
+        return j | {"post_processor": {"type": "Sequence", "processors": list(parts)}}
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    llama3 = template(by_name["llama3"], "<|im_start|> $A")
+    gemma = template(by_name["gemma"], "<s> $A")
+    ended = template(by_name["mistral"], "<s> $A </s>")
+    several = copy.deepcopy(llama3)
+    several["post_processor"]["special_tokens"]["<|im_start|>"] |= {"ids": [2, 0, 7], "tokens": ["a", "b", "c"]}
+    gpt2 = by_name["gpt2"]
+    pair = {"cls": ["<s>", token(gpt2, "<s>")], "sep": ["</s>", token(gpt2, "</s>")]}
+    roberta = {"type": "RobertaProcessing", **pair, "trim_offsets": True, "add_prefix_space": False}
+    cases = {
+        "llama3": sequence(llama3, level, llama3["post_processor"]),
+        "gemma": gemma, "both ends": ended, "several ids": several,
+        "nothing around": template(by_name["unigram"], "$A"),
+        "roberta": gpt2 | {"post_processor": roberta},
+        "bert": gpt2 | {"post_processor": {"type": "BertProcessing", **pair}},
+        "one around the other": sequence(gpt2, roberta, template(gpt2, "<|im_start|> <|im_start|> $A <|im_end|>")["post_processor"]),
+        "none": gpt2 | {"post_processor": None},
+    }
+    strings = [""] + [s for s in (random_text(rng) for _ in range(60))
+                      if is_assigned(s) and not s.startswith(("<s>", "<|im_start|>"))] # those are below
+    for name, j in cases.items():
+        source = json.dumps(j).encode()
+        theirs = tokenizers.Tokenizer.from_str(source.decode())
+        first = theirs.encode("").ids
+        wanted = [e.ids for e in theirs.encode_batch(strings, add_special_tokens=True)]
+        answers = ask(oracle, [("L", source)] + [("E", bytes([3]) + s.encode()) for s in strings])
+        check(answers[0][0] == 0, f"prompt {name}: {answers[0][1]!r}")
+        check(first == ids_of(answers[1]), f"prompt {name}: an empty text is {ids_of(answers[1])}, not {first}")
+        for s, ids, answer in zip(strings, wanted, answers[1:]):
+            found = ids_of(answer)
+            check(found == ids, f"prompt {name} {s[:80]!r}: {str(found)[:160]} not {str(ids)[:160]}")
+    # Ours alone: what the text has itself is not put there again.
+    source = json.dumps(ended).encode()
+    once, typed, twice = [ids_of(a) for a in ask(oracle, [("L", source), ("E", b"\3<s>a b"), ("E", b"\2<s>a b"),
+                                                          ("E", b"\3<s><s>a b")])[1:]]
+    bos = token(ended, "<s>")
+    check(once.count(bos) == 1 and once[0] == bos and once[-1] == token(ended, "</s>"), f"prompt with its own <s>: {once}")
+    check(typed.count(bos) == 1 and len(typed) > len(once), f"prompt with <s> as a person's text: {typed}")
+    check(twice[:2] == [bos, bos] and twice.count(bos) == 2, f"prompt with two <s>: {twice}")
+
+
 def test_every_character(oracle, by_name):
     """Normalizers that look at single characters, on all that Python's Unicode knows."""
     strings = [f"a{chr(c)}b{chr(c)}" for c in range(0x80, 0x110000) if not 0xd800 <= c < 0xe000 and is_assigned(chr(c))]
@@ -354,6 +409,7 @@ def main():
     oracle = os.path.join(os.path.dirname(os.path.abspath(args.tq)), "tests", "tools", "text_oracle")
     with tempfile.TemporaryDirectory() as temporary:
         by_name = test_equality(oracle, temporary, random.Random(args.seed), args.strings)
+    test_prompts(oracle, by_name, random.Random(args.seed))
     test_every_character(oracle, by_name)
     test_speed(oracle, by_name)
     return finish()

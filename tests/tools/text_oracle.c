@@ -3,7 +3,7 @@
  * Reads requests from stdin: a letter, a 32-bit length (this machine's byte order), that many bytes.
  *   L tokenizer.json            make a tokenizer of it
  *   G GGUF file                 make one of its vocabulary
- *   E flag byte, text           ids, as 32-bit integers; flag 1: control tokens are recognised
+ *   E flags, text               ids, as 32-bit integers; flags is a byte, 1: control tokens are recognised, 2: as a prompt
  *   B n, text                   processor seconds of encoding it, the fastest of n times, as a double
  *   D ids                       the bytes of these tokens, control tokens included
  *   S n, n x (start, length), text   ids, control tokens only within the ranges
@@ -45,7 +45,10 @@ static void answer_ids(tq_status status, tq_ids *ids, const tq_error *err) {
 static void encode(const tq_tokenizer *tokenizer, const char *bytes, size_t n) {
     tq_ids ids = {0};
     tq_error err;
-    answer_ids(tq_tokenizer_encode(tokenizer, bytes + 1, n - 1, bytes[0] == 1, &ids, &err), &ids, &err);
+    bool control = bytes[0] & 1;
+    tq_status status = bytes[0] & 2 ? tq_tokenizer_encode_prompt(tokenizer, bytes + 1, n - 1, control, &ids, &err)
+                                    : tq_tokenizer_encode(tokenizer, bytes + 1, n - 1, control, &ids, &err);
+    answer_ids(status, &ids, &err);
 }
 
 static double processor_seconds(void) {

@@ -116,6 +116,26 @@ static void impossible_documents_are_refused(void **state) {
     tq_model_free(model);
 }
 
+static void windows_begin_with_the_tokens_in_front(void **state) {
+    (void)state;
+    const int32_t prefix[] = {90, 91}, text[] = {1, 2, 3, 4, 5, 6, 7};
+    tq_recall_data *data;
+    OK(tq_recall_from_text(prefix, 2, text, 7, 5, 2, 2, &data, &e));
+    assert_int_equal(tq_recall_documents(data), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(tq_recall_length(data, i), 5);
+        assert_int_equal(tq_recall_first_position(data, i), 2);
+    }
+    assert_memory_equal(tq_recall_ids(data, 0), ((int32_t[]){90, 91, 1, 2, 3}), 5 * sizeof *text);
+    assert_memory_equal(tq_recall_ids(data, 1), ((int32_t[]){90, 91, 5, 6, 7}), 5 * sizeof *text);
+    tq_recall_free(data);
+    OK(tq_recall_from_text(prefix, 2, text, 7, 9, 1, 6, &data, &e)); /* the whole text */
+    assert_int_equal(tq_recall_ids(data, 0)[8], 7);
+    tq_recall_free(data);
+    FAILS(tq_recall_from_text(prefix, 2, text, 7, 10, 1, 6, &data, &e), TQ_INVALID, "the text has 7 tokens, a window 8");
+    FAILS(tq_recall_from_text(prefix, 2, text, 7, 5, 1, 3, &data, &e), TQ_INVALID, "leave no 3 positions");
+}
+
 /* An answer that is nobody's argmax must not count: the count is of answers, not of documents read. */
 static void wrong_answers_are_counted_as_wrong(void **state) {
     (void)state;
@@ -173,6 +193,7 @@ int main(void) {
         cmocka_unit_test(malformed_files_are_refused_with_the_place),
         cmocka_unit_test(what_is_in_a_file_is_counted),
         cmocka_unit_test(impossible_documents_are_refused),
+        cmocka_unit_test(windows_begin_with_the_tokens_in_front),
         cmocka_unit_test(wrong_answers_are_counted_as_wrong),
         cmocka_unit_test(tq3_finds_what_f16_finds_and_uncentred_keys_do_not),
     };

@@ -327,6 +327,83 @@ static void deep_nesting_does_not_end_the_process(void **state) {
     free(sequences);
 }
 
+/* ---- tokens around a prompt ---- */
+
+#define AROUND(processor) "{" LEVEL "\"post_processor\":" processor "," MODEL "}"
+#define SPECIAL(ids) "\"special_tokens\":{\"x\":{\"id\":\"x\",\"ids\":[" ids "],\"tokens\":[]}}"
+#define X "{\"SpecialToken\":{\"id\":\"x\",\"type_id\":0}}"
+#define A "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}"
+#define TEMPLATE(single, ids) "{\"type\":\"TemplateProcessing\",\"single\":[" single "]," SPECIAL(ids) "}"
+#define PAIR(cls, sep) "{\"type\":\"RobertaProcessing\",\"cls\":" cls ",\"sep\":" sep "}"
+
+static void a_lying_post_processor_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *json;
+        tq_status status;
+        const char *part;
+    } files[] = {
+        {AROUND("3"), TQ_FORMAT, "post_processor is not an object"},
+        {AROUND("{\"type\":\"Sequence\"}"), TQ_FORMAT, "processors"},
+        {AROUND("{\"type\":\"TemplateProcessing\"}"), TQ_FORMAT, "single is not an array"},
+        {AROUND(TEMPLATE("7", "0")), TQ_FORMAT, "piece 0 of single"},
+        {AROUND(TEMPLATE(X ",{\"SpecialToken\":1}", "0")), TQ_FORMAT, "piece 1 of single"},
+        {AROUND(TEMPLATE("{\"Sequence\":{\"type_id\":0}}", "0")), TQ_FORMAT, "no member id"},
+        {AROUND(TEMPLATE("{\"Sequence\":{\"id\":\"B\"}}", "0")), TQ_FORMAT, "Sequence B (want A)"},
+        {AROUND(TEMPLATE(X, "0")), TQ_UNSUPPORTED, "the text 0 times"},
+        {AROUND(TEMPLATE(A "," A, "0")), TQ_UNSUPPORTED, "the text 2 times"},
+        {AROUND(TEMPLATE("{\"SpecialToken\":{\"id\":\"z\"}}," A, "0")), TQ_FORMAT, "no ids of z"},
+        {AROUND(TEMPLATE(X "," A, "3")), TQ_FORMAT, "the id 3 is not in the vocabulary"},
+        {AROUND(TEMPLATE(X "," A, "-1")), TQ_FORMAT, "the id -1"},
+        {AROUND(TEMPLATE(X "," A, "4294967296")), TQ_FORMAT, "the id 4294967296"},
+        {AROUND(TEMPLATE(X "," A, "\"0\"")), TQ_FORMAT, "not an integer"},
+        {AROUND(TEMPLATE(X "," A, "0,0,0,0,0,0,0,0,0")), TQ_UNSUPPORTED, "more than 8 tokens"},
+        {AROUND(TEMPLATE(A "," X, "0,0,0,0,0,0,0,0,0")), TQ_UNSUPPORTED, "more than 8 tokens"},
+        {AROUND("{\"type\":\"Sequence\",\"processors\":[" TEMPLATE(X "," A, "0,0,0,0,0,0,0,0") ","
+                PAIR("[\"a\",0]", "[\"b\",1]") "]}"),
+         TQ_UNSUPPORTED, "RobertaProcessing: more than 8 tokens before"},
+        {AROUND("{\"type\":\"BertProcessing\",\"cls\":[\"a\",0]}"), TQ_FORMAT, "BertProcessing: sep is not"},
+        {AROUND(PAIR("[\"a\"]", "[\"b\",1]")), TQ_FORMAT, "RobertaProcessing: cls is not"},
+        {AROUND(PAIR("[\"a\",0]", "[\"b\",9]")), TQ_FORMAT, "the id 9"},
+    };
+    for (size_t i = 0; i < LENGTH(files); i++) expect_refusal(files[i].json, files[i].status, files[i].part);
+}
+
+static void expect_prompt(const tq_tokenizer *tokenizer, const char *text, bool control, const int32_t *ids, size_t n) {
+    tq_ids found = {0};
+    assert_int_equal(tq_tokenizer_encode_prompt(tokenizer, text, strlen(text), control, &found, NULL), TQ_OK);
+    assert_int_equal(found.n, n);
+    assert_memory_equal(found.ids, ids, n * sizeof *ids);
+    free(found.ids);
+}
+
+static void a_prompt_has_the_tokens_around_it_once(void **state) {
+    (void)state;
+    static const char json[] =
+        "{" LEVEL "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
+        "{\"id\":4,\"content\":\"<t>\",\"special\":true}],"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" X "," A "," X "],"
+        "\"special_tokens\":{\"x\":{\"id\":\"x\",\"ids\":[3,4],\"tokens\":[]}}}," MODEL "}";
+    tq_tokenizer *tokenizer;
+    tq_error err = {0};
+    tq_ids ids = {0};
+    if (tq_tokenizer_new(json, strlen(json), "t", &tokenizer, &err) != TQ_OK) fail_msg("%s", err.text);
+    expect_prompt(tokenizer, "", false, (int32_t[]){3, 4, 3, 4}, 4);
+    expect_prompt(tokenizer, "ab", true, (int32_t[]){3, 4, 2, 3, 4}, 5);
+    expect_prompt(tokenizer, "<s><t>ab", true, (int32_t[]){3, 4, 2, 3, 4}, 5);
+    expect_prompt(tokenizer, "<s><t>", true, (int32_t[]){3, 4, 3, 4}, 4);
+    expect_prompt(tokenizer, "<s>ab", true, (int32_t[]){3, 4, 3, 2, 3, 4}, 6);
+    /* what is there stays, also after a failure */
+    assert_int_equal(tq_tokenizer_encode(tokenizer, "ab", 2, false, &ids, &err), TQ_OK);
+    assert_int_equal(tq_tokenizer_encode_prompt(tokenizer, "\xff", 1, false, &ids, &err), TQ_INVALID);
+    assert_int_equal(ids.n, 1);
+    assert_int_equal(tq_tokenizer_encode_prompt(tokenizer, "<s><t>b", 7, true, &ids, &err), TQ_OK);
+    assert_int_equal(ids.n, 6);
+    assert_memory_equal(ids.ids, ((int32_t[]){2, 3, 4, 1, 3, 4}), 6 * sizeof *ids.ids);
+    free(ids.ids);
+    tq_tokenizer_free(tokenizer);
+}
+
 /* A pattern that backtracks without end is stopped, with a text. */
 /* Each step doubles the text, or every place of the text begins a long token. */
 static void a_text_that_grows_without_end_is_stopped(void **state) {
@@ -386,6 +463,8 @@ int main(void) {
         cmocka_unit_test(a_regex_that_two_engines_read_differently_is_refused),
         cmocka_unit_test(a_lying_file_is_refused),
         cmocka_unit_test(deep_nesting_does_not_end_the_process),
+        cmocka_unit_test(a_lying_post_processor_is_refused),
+        cmocka_unit_test(a_prompt_has_the_tokens_around_it_once),
         cmocka_unit_test(a_text_that_grows_without_end_is_stopped),
         cmocka_unit_test(a_pattern_that_never_ends_is_stopped),
     };

@@ -75,7 +75,7 @@ bool prompts_of_chat(server *s, const json_t *messages, const json_t *kwargs, co
 static bool add_text(server *s, const json_t *text, const char *param, prompt_list *out, api_error *error) {
     prompt_ids *to = &out->items[out->n];
     tq_error from;
-    if (tq_tokenize(s->model, json_string_value(text), json_string_length(text), true, &to->ids, &to->n, &from) != TQ_OK)
+    if (tq_tokenize_prompt(s->model, json_string_value(text), json_string_length(text), true, &to->ids, &to->n, &from) != TQ_OK)
         return api_fail_status(error, param, &from);
     out->n++;
     return to->n > 0 || api_fail(error, 400, param, "empty_string", "%s: want at least 1 token, got an empty text", param);

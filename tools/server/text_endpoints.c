@@ -71,13 +71,14 @@ void serve_tokenize(void *ctx, const http_request *request, http_reply *reply) {
         fields_bool(&f, "with_pieces", &with_pieces);
         fields_bool(&f, "parse_special", &parse_special);
         fields_bool(&f, "add_special", &add_special);
-        if (add_special) fields_fail(&f, "add_special", "unsupported_parameter", "add_special: this tokenizer adds no tokens by itself");
         if (!text) fields_fail(&f, "content", "missing_required_parameter", "content: want a text");
         ok = fields_end(&f);
         int32_t *ids = NULL;
         size_t n;
         tq_error from;
-        if (ok && tq_tokenize(s->model, text, strlen(text), parse_special, &ids, &n, &from) != TQ_OK)
+        tq_status (*tokenize)(const tq_model *, const char *, size_t, bool, int32_t **, size_t *, tq_error *) =
+            add_special ? tq_tokenize_prompt : tq_tokenize;
+        if (ok && tokenize(s->model, text, strlen(text), parse_special, &ids, &n, &from) != TQ_OK)
             ok = api_fail_status(&error, "content", &from);
         else if (ok) ok = put_tokens(s, ids, n, with_pieces, &j, &error);
         tq_free(ids);

@@ -77,7 +77,7 @@ static tq_status prepare_ids(cell *c, tq_error *err) {
     if (s->text) {
         tq_message message = {"user", s->text};
         if (!tq_model_get_info(c->model)->has_chat_template)
-            return tq_tokenize(c->model, s->text, strlen(s->text), false, &c->ids, &c->n_ids, err);
+            return tq_tokenize_prompt(c->model, s->text, strlen(s->text), false, &c->ids, &c->n_ids, err);
         return tq_chat_tokens(c->model, &message, 1, TQ_CHAT_ADD_GENERATION_PROMPT, &c->ids, &c->n_ids, err);
     }
     c->n_ids = (size_t)(s->fill_prefill ? s->context : s->prompt > 0 ? s->prompt : 1);

@@ -70,7 +70,7 @@ static int make_tokens(generate_run *run) {
     tq_error err;
     tq_status status;
     if (o->raw) {
-        status = tq_tokenize(run->model, run->text, strlen(run->text), true, &run->ids, &run->n_ids, &err);
+        status = tq_tokenize_prompt(run->model, run->text, strlen(run->text), true, &run->ids, &run->n_ids, &err);
     } else {
         if (!tq_model_get_info(run->model)->has_chat_template)
             return setup_fail(NAME, "the model has no chat template; with --raw the prompt is taken as it is");
@@ -275,7 +275,8 @@ static int parse(generate_options *g, int argc, char **argv) {
     options_add(&o, (option_row){.name = "raw",
                                  .type = OPTION_FLAG,
                                  .to = &g->raw,
-                                 .help = "no chat template: the prompt as it is, control tokens by their text"});
+                                 .help = "no chat template: the prompt as it is, control tokens by their text;\n"
+                                         "a beginning-of-text token only if the tokenizer adds one"});
     options_heading(&o, "Reply");
     options_add(&o, (option_row){.name = "max-tokens",
                                  .letter = 'm',

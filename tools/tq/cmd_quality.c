@@ -41,7 +41,10 @@ static int measure_divergence(const quality_options *q, tq_model *m, const char 
     tq_error err;
     tq_status status = tq_tokenize(m, text, text_n, false, &ids, &n_ids, &err);
     int positions = q->length / 2 < POSITIONS ? q->length / 2 : POSITIONS;
-    if (status == TQ_OK) status = tq_recall_from_text(ids, (int)n_ids, q->length, q->windows, positions, &data, &err);
+    int n_prefix;
+    const int32_t *prefix = tq_prompt_prefix(m, &n_prefix);
+    if (status == TQ_OK)
+        status = tq_recall_from_text(prefix, n_prefix, ids, (int)n_ids, q->length, q->windows, positions, &data, &err);
     tq_free(ids);
     if (status != TQ_OK) return setup_fail(q->e.command, "%s", err.text);
     bool *wanted = malloc((size_t)q->windows * sizeof *wanted);

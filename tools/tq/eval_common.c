@@ -186,13 +186,14 @@ int eval_plot_rates(const eval_options *e, const table *results, int y, plot_lab
 
 /* ---- texts ---------------------------------------------------------------------------------------------------------- */
 
-int eval_read_tokens(const char *command, tq_model *model, const char *path, int32_t **ids, int *n) {
+int eval_read_tokens(const char *command, tq_model *model, const char *path, bool prompt, int32_t **ids, int *n) {
     char *text = NULL;
     size_t length = 0, count = 0;
     int code = setup_read_text(command, path, &text, &length);
     if (code != EXIT_SUCCESS) return code;
     tq_error err;
-    tq_status status = tq_tokenize(model, text, length, false, ids, &count, &err);
+    tq_status status = prompt ? tq_tokenize_prompt(model, text, length, false, ids, &count, &err)
+                              : tq_tokenize(model, text, length, false, ids, &count, &err);
     free(text);
     if (status != TQ_OK) return setup_fail(command, "%s: %s", path, err.text);
     *n = (int)count;

@@ -86,8 +86,9 @@ int eval_plot_rates(const eval_options *e, const table *results, int y, plot_lab
 /* window:N, the control and its kin. */
 bool eval_is_control(const char *kv);
 
-/* A text as tokens, for --text.  ids: tq_free.  0 or the code to exit with. */
-int eval_read_tokens(const char *command, tq_model *model, const char *path, int32_t **ids, int *n);
+/* A text as tokens, for --text.  prompt: with those around it; without, it is to be cut into windows, each of which begins
+ * with tq_prompt_prefix.  ids: tq_free.  0 or the code to exit with. */
+int eval_read_tokens(const char *command, tq_model *model, const char *path, bool prompt, int32_t **ids, int *n);
 
 /* --text, or the text that comes with the program; NULL after a message if that is not there. */
 const char *eval_text_path(eval_options *e, const char *given);

@@ -59,9 +59,10 @@ static int open_data(const documents_options *d, documents *docs) {
     if (d->data) status = tq_recall_open(d->data, &docs->data, &err);
     else {
         int32_t *ids = NULL;
-        int n = 0, code = eval_read_tokens(name, docs->model, d->text, &ids, &n);
+        int n = 0, code = eval_read_tokens(name, docs->model, d->text, false, &ids, &n), n_prefix;
         if (code != EXIT_SUCCESS) return code;
-        status = tq_recall_from_text(ids, n, d->window, d->windows, d->positions, &docs->data, &err);
+        const int32_t *prefix = tq_prompt_prefix(docs->model, &n_prefix);
+        status = tq_recall_from_text(prefix, n_prefix, ids, n, d->window, d->windows, d->positions, &docs->data, &err);
         tq_free(ids);
     }
     return status == TQ_OK ? EXIT_SUCCESS : setup_fail(name, "%s", err.text);

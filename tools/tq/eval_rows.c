@@ -122,7 +122,7 @@ static int dump_rows(const rows_options *r, tq_model *m, const tq_kv_rows *rows,
 
 static int measure_model(const rows_options *r, tq_model *m, const char *text, int *tokens, table *results, table *details) {
     int32_t *ids = NULL;
-    int n = 0, code = eval_read_tokens(r->e.command, m, text, &ids, &n);
+    int n = 0, code = eval_read_tokens(r->e.command, m, text, true, &ids, &n);
     if (code != EXIT_SUCCESS) return code;
     *tokens = n < r->tokens ? n : r->tokens;
     tq_kv_rows *rows = NULL;

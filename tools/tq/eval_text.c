@@ -7,7 +7,8 @@
 #include "eval_measures.h"
 #include "setup.h"
 
-/* What both have in common: a text cut into pieces of `window` tokens, evenly spread over it. */
+/* What both have in common: a text cut into pieces of `window` tokens, evenly spread over it, each of which begins as a
+ * prompt does. */
 typedef struct text_options {
     eval_options e;
     const char *text;
@@ -16,8 +17,8 @@ typedef struct text_options {
 
 typedef struct text_pieces {
     tq_model *model;
-    int32_t *ids;
-    int n_ids, n_pieces;
+    int32_t *ids; /* (n_pieces, window) */
+    int n_pieces;
 } text_pieces;
 
 static int parse_text(options *o, text_options *t, int argc, char **argv) {
@@ -25,6 +26,29 @@ static int parse_text(options *o, text_options *t, int argc, char **argv) {
     if (code != OPTIONS_RUN) return code;
     if (!t->text) return options_usage_error(o, "want --text FILE");
     return eval_options_read(o, &t->e);
+}
+
+static int cut_pieces(const text_options *t, const int32_t *ids, int n_ids, text_pieces *p) {
+    int n_prefix;
+    const int32_t *prefix = tq_prompt_prefix(p->model, &n_prefix);
+    int of_text = t->window - n_prefix;
+    if (of_text < 1)
+        return setup_fail(t->e.command, "a window of %d tokens: want more than the %d in front of a text", t->window,
+                          n_prefix);
+    if (n_ids < of_text)
+        return setup_fail(t->e.command, "%s: %d tokens, want at least one window of %d", t->text, n_ids, of_text);
+    int fit = n_ids / of_text;
+    p->n_pieces = t->pieces && t->pieces < fit ? t->pieces : fit;
+    size_t bytes = (size_t)p->n_pieces * (size_t)t->window * sizeof *p->ids;
+    p->ids = malloc(bytes);
+    if (!p->ids) return setup_fail(t->e.command, "out of memory: %zu bytes for the windows", bytes);
+    for (int i = 0; i < p->n_pieces; i++) {
+        int32_t *piece = p->ids + (size_t)i * (size_t)t->window;
+        int64_t first = p->n_pieces > 1 ? (int64_t)(n_ids - of_text) * i / (p->n_pieces - 1) : 0;
+        if (n_prefix) memcpy(piece, prefix, (size_t)n_prefix * sizeof *piece);
+        memcpy(piece + n_prefix, ids + first, (size_t)of_text * sizeof *piece);
+    }
+    return EXIT_SUCCESS;
 }
 
 /* Open the model and cut the text.  `room`: tokens that a piece needs of the model's context. */
@@ -35,22 +59,20 @@ static int open_pieces(const text_options *t, int room, text_pieces *p) {
     int max_context = tq_model_get_info(p->model)->max_context;
     if (room > max_context)
         return setup_fail(name, "a piece needs %d tokens of context, the model was made for %d", room, max_context);
-    code = eval_read_tokens(name, p->model, t->text, &p->ids, &p->n_ids);
-    if (code != EXIT_SUCCESS) return code;
-    if (p->n_ids < t->window)
-        return setup_fail(name, "%s: %d tokens, want at least one window of %d", t->text, p->n_ids, t->window);
-    int fit = p->n_ids / t->window;
-    p->n_pieces = t->pieces && t->pieces < fit ? t->pieces : fit;
-    return EXIT_SUCCESS;
+    int32_t *ids = NULL;
+    int n_ids;
+    code = eval_read_tokens(name, p->model, t->text, false, &ids, &n_ids);
+    if (code == EXIT_SUCCESS) code = cut_pieces(t, ids, n_ids, p);
+    tq_free(ids);
+    return code;
 }
 
 static const int32_t *piece_at(const text_options *t, const text_pieces *p, int index) {
-    int last = p->n_ids - t->window;
-    return p->ids + (p->n_pieces > 1 ? (int64_t)last * index / (p->n_pieces - 1) : 0);
+    return p->ids + (size_t)index * (size_t)t->window;
 }
 
 static void close_pieces(text_pieces *p) {
-    tq_free(p->ids);
+    free(p->ids);
     tq_model_free(p->model);
 }
 
