@@ -146,20 +146,6 @@ static void name_model(server *s) {
     snprintf(s->name, sizeof s->name, "%.*s", (int)(n - from), path + from);
 }
 
-/* What a codec's name comes to with this model: a session knows. */
-static int resolve_codec(server *s, const char *kv, char name[64]) {
-    tq_session_params p = tq_session_params_default();
-    p.cache = s->config->cache;
-    p.cache.kv = kv;
-    p.ctx = 256;
-    tq_session *session;
-    tq_error error;
-    if (tq_session_new(s->model, &p, &session, &error) != TQ_OK) return fail("%s", error.text);
-    snprintf(name, 64, "%s", tq_session_kv(session));
-    tq_session_free(session);
-    return EXIT_SUCCESS;
-}
-
 static int start_scheduler(server *s) {
     const server_config *c = s->config;
     tq_scheduler_params p = tq_scheduler_params_default();
@@ -194,7 +180,6 @@ static int start_scheduler(server *s) {
 static int load(server *s) {
     int code = s->config->open_model(s->config->open_ctx, on_progress, s, &s->model);
     if (code == EXIT_SUCCESS) name_model(s);
-    if (code == EXIT_SUCCESS) code = resolve_codec(s, s->config->cache.kv, s->kv);
     if (code == EXIT_SUCCESS) code = start_scheduler(s);
     if (code != EXIT_SUCCESS) return code;
     int loading = SERVER_LOADING; /* unless it has been ended meanwhile */

@@ -25,7 +25,6 @@ typedef struct server {
     server_metrics *metrics;
     char name[256]; /* the model's, in answers */
     long long started; /* seconds since 1970 */
-    char kv[64]; /* the codec of requests that name none */
     int ctx;
     int64_t cache_bytes;
     char kv[64]; /* the codec in use for requests that name none */
