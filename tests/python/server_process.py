@@ -96,7 +96,7 @@ class Server:
         model = model or os.path.join(ROOT, "models", "bookworm")
         self.process = subprocess.Popen([tq, "serve", "--port", "0", "--model", model, *options], stderr=self.log,
                                         env={**os.environ, **(env or {})})
-        self.port = self.wait_for(rb"listening on http://[^ ]*:(\d+)", int)
+        self.port = self.wait_for(rb"listening on http://[^\s]*:(\d+)\b.*\n", int)
         if ready:
             self.wait_for(rb"(ready): ", bytes)
 

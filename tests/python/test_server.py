@@ -572,16 +572,16 @@ def unknown_paths_and_methods(s, c):
 
 
 def no_http_at_all():
-    s = Server(TQ, "--idle-timeout", "1")
-    for data in (b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), b"GET / HTTP/9.9\r\n\r\n",
-                 b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100000 + b"\r\n\r\n"):
-        try:
-            got = raw(s.port, data + b"\r\n\r\n", 40)
-        except (ConnectionError, TimeoutError):
-            got = None
-        assert got is None or 400 <= got[0] < 600, (data[:30], got)
-    equal(request(s.port, "GET", "/health")[0], 200)
-    equal(s.stop(), 0)
+    with Server(TQ, "--idle-timeout", "1") as s:
+        for data in (b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), b"GET / HTTP/9.9\r\n\r\n",
+                     b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100000):
+            try:
+                got = raw(s.port, data + b"\r\n\r\n", 40)
+            except (ConnectionError, TimeoutError):
+                got = None
+            assert got is None or 400 <= got[0] < 600, (data[:30], got)
+        equal(request(s.port, "GET", "/health")[0], 200)
+        equal(s.stop(), 0)
 
 
 # ---- leaving and waiting -----------------------------------------------------------------------------------------------------
