@@ -162,7 +162,7 @@ def test_matrices():
         check(np.abs(columns[:dim] - haar(dim, seed)).max() < 1e-6, f"rotation {dim}, seed {seed}")
         check(np.array_equal(columns[dim:], gaussian(dim, seed + 1000)), f"sketch {dim}, seed {seed}")
     for dim, seed in ((64, 42), (80, 7), (96, 42), (112, 42), (128, 123456789012345), (192, 42), (256, 49)):
-        codec = Codec("tq3", dim, seed)
+        codec = Codec("lm3", dim, seed)
         columns = np.stack([codec.query(e) for e in np.eye(dim, dtype=np.float32)], 1)
         check(np.abs(columns - hadamard(dim, seed)).max() < 1e-6, f"Hadamard {dim}, seed {seed}")
 
@@ -327,8 +327,8 @@ def test_q_group(dim, bits, group):
 
 
 def test_planar(dim, bits, seed):
-    what = f"tq{bits}, d {dim}"
-    codec, x = Codec(f"tq{bits}", dim, seed), vectors(dim, 200, seed)
+    what = f"lm{bits}, d {dim}"
+    codec, x = Codec(f"lm{bits}", dim, seed), vectors(dim, 200, seed)
     levels = lloyd_max(dim, bits)
     integers = np.rint(levels / levels[-1] * 127)
     rows = codec.encode(x)
