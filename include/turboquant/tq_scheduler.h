@@ -71,7 +71,8 @@ typedef struct tq_scheduler_params {
 TQ_API tq_scheduler_params tq_scheduler_params_default(void);
 
 /* The model must outlive the scheduler; it may serve sessions at the same time.  Strings in params are copied.
- * TQ_INVALID names a parameter that makes no sense, TQ_FULL says that cache_bytes has no room for one token. */
+ * TQ_INVALID names a parameter that makes no sense, TQ_FULL says that cache_bytes has no room for one token, TQ_NO_MEMORY
+ * that memory (or the model's memory_limit) has none for weights and cache_bytes: both numbers are named. */
 TQ_API tq_status tq_scheduler_new(tq_model *model, const tq_scheduler_params *params, tq_scheduler **out, tq_error *err);
 
 /* Accept nothing more, let what has been accepted finish, after so many seconds cancel the rest; returns when every

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/plan.h"
 
 tq_scheduler_params tq_scheduler_params_default(void) {
     return (tq_scheduler_params){.parallel = 8, .queue_limit = 64, .cache_bytes = (size_t)1 << 30,
@@ -100,8 +101,16 @@ static tq_status try_cache(tq_scheduler *s, tq_error *err) {
     return check_fits(s, NULL, 1, err);
 }
 
+/* The whole budget and the weights are to fit into memory from the start: nobody is killed for a cache that filled up. */
+static tq_status check_memory(const tq_scheduler *s, tq_error *err) {
+    size_t most = s->params.cache_bytes < INT64_MAX / 2 ? s->params.cache_bytes : INT64_MAX / 2;
+    int64_t weights = s->model->synthetic ? 0 : s->model->info.weight_bytes;
+    return tq_plan_check_bytes(s->model->memory_limit, (int64_t)most + weights, "the model and the cache budget", err);
+}
+
 static tq_status build(tq_scheduler *s, tq_error *err) {
     const tq_config *c = &s->model->config;
+    TQ_TRY(check_memory(s, err));
     int steps = s->params.parallel < TQ_SINGLE_TOKENS ? s->params.parallel : TQ_SINGLE_TOKENS;
     size_t vocab = (size_t)c->vocab, rows = (size_t)steps * vocab;
     TQ_TRY(tq_activations_new(c, s->params.prefill_chunk, s->params.ctx, &s->chunk_activations, err));

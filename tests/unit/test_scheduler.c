@@ -356,6 +356,8 @@ static void what_cannot_be_is_refused_with_both_numbers(void **state) {
     tq_scheduler *none;
     sp.cache_bytes = 1000;
     FAILS(tq_scheduler_new(model, &sp, &none, &e), TQ_FULL, "1000");
+    sp.cache_bytes = (size_t)1 << 50;
+    FAILS(tq_scheduler_new(model, &sp, &none, &e), TQ_NO_MEMORY, "the model and the cache budget want 1125899"); /* MB */
     sp.cache_bytes = 1 << 24, sp.parallel = 65;
     FAILS(tq_scheduler_new(model, &sp, &none, &e), TQ_INVALID, "parallel");
     tq_model_free(model);
