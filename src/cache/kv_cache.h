@@ -61,8 +61,8 @@ void tq_cache_clear(tq_cache *cache);
 /* N of "window:N", or -1. */
 int tq_cache_window_of(const char *kv);
 
-/* Key and value codec names of a config, whose kv is neither NULL nor auto, for one run of layers: "tq3", "tq3"; "mlx-k3v2" -> "paper-prod:3", "minmax:2:32";
- * "window:N" -> f16.  canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
+/* Key and value codec names of a config, whose kv is neither NULL nor auto, for one run of layers: "tq3", "tq3";
+ * "mlx-k3v2" -> "paper-prod:3", "minmax:2:32"; "window:N" -> f16.  canonical: the config's kv with the overrides in it.  Buffers of 64 bytes. */
 tq_status tq_cache_codec_names(const tq_cache_config *config, char *key, char *value, char *canonical, tq_error *err);
 
 #endif
