@@ -35,6 +35,8 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
         return tq_fail(err, TQ_INVALID, "sinks: want 0 or more tokens, got %d", p->config.sinks);
     if (p->config.flush_batch_size < 1 || p->config.flush_batch_size > 1 << 24)
         return tq_fail(err, TQ_INVALID, "flush batch size: want 1 or more rows, got %d", p->config.flush_batch_size);
+    if ((int)p->config.key_centre < TQ_KEY_CENTRE_AUTO || (int)p->config.key_centre > TQ_KEY_CENTRE_OFF)
+        return tq_fail(err, TQ_INVALID, "key centre: want auto, on or off (0 to 2), got %d", (int)p->config.key_centre);
     for (int l = 0; p->windows && l < p->n_layers; l++)
         if (p->windows[l] < 0)
             return tq_fail(err, TQ_INVALID, "cache: layer %d: want a window of 0 or more tokens, got %d", l, p->windows[l]);

@@ -13,11 +13,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 120, KINDS = 7 };
+enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 120, KINDS = 8 };
 
 static const char *const kinds[KINDS] = {"tq3",      "q8",  "f16",          "tq:k=paper-prod:2,v=minmax:2:16",
-                                         "window:8", "tq4", "tq3,last=1:q8"};
-enum { SLIDES = 5 }; /* its second layer has a window */
+                                         "window:8", "tq4", "tq3,last=1:q8", "tq3"};
+enum { SLIDES = 5, DECIDES = 7 }; /* its second layer has a window; knows enough keys to do without centres */
 static const int windows[LAYERS] = {0, 20};
 
 static tq_cache *cache_of(int kind) {
@@ -27,6 +27,7 @@ static tq_cache *cache_of(int kind) {
     p.n_layers = LAYERS, p.n_heads = HEADS, p.n_kv_heads = KV_HEADS, p.head_dim = DIM;
     p.max_tokens = MAX_TOKENS, p.n_threads = 1;
     p.config = (tq_cache_config){.kv = kinds[kind], .buffer_size = 4, .sinks = 2, .flush_batch_size = 3};
+    if (kind == DECIDES) p.config.buffer_size = 20;
     if (kind == SLIDES) p.windows = windows;
     if (tq_cache_new(&p, &caches[kind], NULL) != TQ_OK) abort();
     return caches[kind];

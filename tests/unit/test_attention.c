@@ -291,6 +291,7 @@ static void every_codec_on_every_table_equals_dequantized_attention(void **state
                 s.kernels = (*k)->name;
                 s.group = 1 + round % 8;
                 s.chunk = 1 + round % 3;
+                s.offset = i % 2 ? 100 : 0; /* centred pages and bare ones */
                 if (strncmp(s.kv, "mlx", 3) == 0 || strstr(s.kv, "minmax")) s.value_group = dims[i] % 32 ? 16 : 32;
                 free(compare(&s, false));
             }
