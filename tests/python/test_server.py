@@ -535,13 +535,20 @@ def too_long_says_both_numbers(s, c):
 
 
 def too_large_bodies(s, c):
-    equal(request(s.port, "POST", "/v1/completions", body=b'{"prompt": "' + b"x" * (2 << 20) + b'"}')[2]["error"]["code"], "body_too_large")
+    """The refusal can be read by a client that sends first and reads then, however large what it sends."""
+    for size in 2 << 20, 40 << 20:
+        refusal = request(s.port, "POST", "/v1/completions", body=b'{"prompt": "' + b"x" * size + b'"}')
+        equal((refusal[0], refusal[2]["error"]["code"]), (413, "body_too_large"))
+    try:
+        c.completions.create(model="x", prompt="x" * (3 << 20))
+        raise AssertionError("a body of 3 MB was taken")
+    except openai.APIStatusError as e:
+        equal((e.status_code, e.code), (413, "body_too_large"))
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", s.port), 20) as connection:
-        try:
-            connection.sendall(head + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 64)
-        except OSError:
-            pass  # it may hang up early
+    status, _, body = raw(s.port, head + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 64 + b"0\r\n\r\n")
+    equal((status, json.loads(body)["error"]["code"]), (413, "body_too_large"))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000000\r\n\r\n"
+    equal(raw(s.port, head)[0], 413)  # whoever asks first need not send it
 
 
 def chunked_bodies_are_read(s, c):
@@ -820,24 +827,71 @@ def deadlines_end_requests():
             equal(e.code, "timeout")
 
 
+class Asked(threading.Thread):
+    """Calls a function beside; result() is what it returned or raises what it raised."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.value, self.error = function, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.function()
+        except Exception as e:  # kept for result()
+            self.error = e
+
+    def result(self):
+        self.join()
+        if self.error:
+            raise self.error
+        return self.value
+
+
+def until_running(server, n=1):
+    end = time.monotonic() + 60
+    while metric(server.port, "tq_requests_running") < n:
+        assert time.monotonic() < end, "a request does not start"
+        time.sleep(0.01)
+
+
 def terminating_finishes_what_runs():
-    with Server(TQ, "--shutdown-timeout", "20") as s:
-        got = []
-        client = make_client(s)
-        thread = threading.Thread(target=lambda: got.append(chat(client, "Tell a story.", max_tokens=600, extra_body={"ignore_eos": True})))
-        thread.start()
-        while metric(s.port, "tq_requests_running") == 0:
-            time.sleep(0.01)
-        equal(s.stop(), 0)
-        thread.join()
-        equal(got[0].usage.completion_tokens, 600)
+    with Server(TQ, "--shutdown-timeout", "600") as s:
+        whole = Asked(lambda: chat(make_client(s), "Tell a story.", max_tokens=200, extra_body={"ignore_eos": True}))
+        streamed = Asked(lambda: chunks(chat(make_client(s), "Tell a story.", max_tokens=200, stream=True, extra_body={"ignore_eos": True})))
+        until_running(s, 2)
+        equal(s.stop(600), 0)
+        answer = whole.result()
+        equal((answer.usage.completion_tokens, answer.choices[0].finish_reason), (200, "length"))
+        equal(text_of(streamed.result()), answer.choices[0].message.content)
+        assert b"all requests are finished" in s.text(), s.text()
+
+
+def terminating_waits_for_answers_to_be_sent():
+    """Answers that are made, and longer than what the system buffers, reach a client that is slow to read them."""
+    with Server(TQ, "--shutdown-timeout", "600") as s:
+        body = json.dumps({**CHAT, "max_tokens": 300, "ignore_eos": True, "logprobs": True, "top_logprobs": 20}).encode()
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", s.port))
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            until_running(s)
+            s.process.terminate()
+            s.wait_for(rb"(all requests are finished)", bytes, 600)
+            time.sleep(0.3)
+            with slow.makefile("rb") as stream:
+                status, headers, got = server_process.read_response(stream)
+        equal((status, headers["connection"].lower()), (200, "close"))
+        equal(len(json.loads(got)["choices"][0]["logprobs"]["content"]), 300)
+        equal(s.process.wait(60), 0)
 
 
 def terminating_has_a_deadline():
     with Server(TQ, "--shutdown-timeout", "1") as s:
         stream = make_client(s).chat.completions.create(model="x", stream=True, messages=LONG["messages"], max_tokens=30000, extra_body={"ignore_eos": True})
         next(stream)
-        began = time.monotonic()
+        whole = Asked(lambda: make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=30000, extra_body={"ignore_eos": True}))
+        until_running(s, 2)
         s.process.terminate()
         try:
             for _ in stream:
@@ -845,8 +899,13 @@ def terminating_has_a_deadline():
             raise AssertionError("a cancelled stream looked complete")
         except openai.APIError as e:
             equal(e.code, "shutting_down")
-        equal(s.process.wait(10), 0)
-        assert time.monotonic() - began < 6
+        try:
+            whole.result()
+            raise AssertionError("a cancelled answer looked complete")
+        except openai.APIStatusError as e:
+            equal((e.status_code, e.code), (503, "shutting_down"))
+        equal(s.process.wait(60), 0)  # 30,000 tokens take longer
+        assert b"cancelled what was not finished after 1 s" in s.text(), s.text()
 
 
 def prompts_are_logged_on_request():
