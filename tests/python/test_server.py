@@ -849,6 +849,16 @@ def slow_readers_are_cut_off_and_slow_answers_are_not():
             until(lambda: metric(s.port, 'tq_requests_total{finish="cancelled"}') > 0, "who does not read is waited for")
 
 
+def options_are_defaults_of_requests():
+    with Server(TQ, "--temp", "0", "--frequency-penalty", "2", "--presence-penalty", "1", "--max-tokens", "24", "--quiet") as s:
+        got = request(s.port, "GET", "/props")[2]["default_generation_settings"]
+        equal((got["temperature"], got["frequency_penalty"], got["presence_penalty"], got["max_tokens"]), (0, 2, 1, 24))
+        ask = {"prompt": "the the the the the", "max_tokens": 24}
+        held = request(s.port, "POST", "/v1/completions", ask)[2]["choices"][0]["text"]
+        equal(request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 2, "presence_penalty": 1})[2]["choices"][0]["text"], held)
+        assert request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 0, "presence_penalty": 0})[2]["choices"][0]["text"] != held
+
+
 def deadlines_end_requests():
     with Server(TQ, "--request-timeout", "1", "--quiet") as s:
         status, headers, body = request(s.port, "POST", "/v1/chat/completions", {**LONG, "max_tokens": 30000})
