@@ -26,8 +26,9 @@ def unknown_command_is_named_with_the_known_ones(tmp):
 def help_lists_every_flag(tmp):
     check_in("Commands:", tq("--help").expect(0).text, "--help")
     check_equal(tq("help").expect(0).text, tq("--help").text, "tq help")
-    flags = """model system max-tokens temp top-p top-k min-p repeat-penalty seed ctx threads kernels kv key-bits
-               value-bits value-group-size key-centre buffer-size sinks flush-batch-size no-turboquant""".split()
+    flags = """model system max-tokens temp top-p top-k min-p repeat-penalty presence-penalty
+               frequency-penalty seed ctx threads kernels kv key-bits value-bits value-group-size
+               key-centre buffer-size sinks flush-batch-size no-turboquant""".split()
     for command, more in (("generate", ["prompt", "prompt-file", "raw", "json"]), ("chat", [])):
         text = tq(command, "--help").expect(0).text
         check_equal(tq("help", command).expect(0).text, text, f"tq help {command}")
@@ -83,6 +84,8 @@ def bad_options_are_refused_by_name(tmp):
         (["--seed", "-1"], "--seed: want a whole number"),
         (["--threads", "x"], "--threads: want a whole number"),
         (["--top-k", "-1"], "--top-k: want a whole number"),
+        (["--presence-penalty", "3"], "--presence-penalty: want a number from -2 to 2, got '3'"),
+        (["--frequency-penalty", "-2.5"], "--frequency-penalty: want a number from -2 to 2, got '-2.5'"),
         (["--frob"], "unknown option '--frob'"),
         (["--frob=3"], "unknown option '--frob=3'"),
         (["-z"], "unknown option '-z'"),

@@ -387,6 +387,22 @@ void options_add_sampling(options *o, sampling_options *s) {
                                 .max = 100,
                                 .given = &s->repeat_penalty_given,
                                 .help = "make recent tokens X times less likely (1: off)"});
+    options_add(o, (option_row){.name = "presence-penalty",
+                                .argument = "X",
+                                .type = OPTION_FLOAT,
+                                .to = &v->presence_penalty,
+                                .min = -2,
+                                .max = 2,
+                                .given = &s->presence_penalty_given,
+                                .help = "off the logit of a token that the reply has (0: off)"});
+    options_add(o, (option_row){.name = "frequency-penalty",
+                                .argument = "X",
+                                .type = OPTION_FLOAT,
+                                .to = &v->frequency_penalty,
+                                .min = -2,
+                                .max = 2,
+                                .given = &s->frequency_penalty_given,
+                                .help = "the same for each time that it has it (0: off)"});
     options_add(o, (option_row){.name = "seed",
                                 .argument = "N",
                                 .type = OPTION_U64,
@@ -408,6 +424,8 @@ tq_sampling options_get_sampling(const sampling_options *given, const tq_model *
     if (given->top_k_given) s.top_k = given->value.top_k;
     if (given->min_p_given) s.min_p = given->value.min_p;
     if (given->repeat_penalty_given) s.repeat_penalty = given->value.repeat_penalty;
+    if (given->presence_penalty_given) s.presence_penalty = given->value.presence_penalty;
+    if (given->frequency_penalty_given) s.frequency_penalty = given->value.frequency_penalty;
     const char *idle = given->top_p_given ? "--top-p" : given->top_k_given ? "--top-k" : "--min-p";
     if (s.temp == 0 && (given->top_p_given || given->top_k_given || given->min_p_given))
         fprintf(stderr, "note: %s changes nothing at temperature 0; --temp sets it\n", idle);

@@ -103,10 +103,11 @@ int options_check_cache(const options *o, cache_options *cache);
 
 typedef struct sampling_options {
     tq_sampling value;
-    bool temp_given, top_p_given, top_k_given, min_p_given, repeat_penalty_given, seed_given;
+    bool temp_given, top_p_given, top_k_given, min_p_given, repeat_penalty_given, presence_penalty_given, frequency_penalty_given,
+        seed_given;
 } sampling_options;
 
-/* --temp --top-p --top-k --min-p --repeat-penalty --seed */
+/* --temp --top-p --top-k --min-p --repeat-penalty --presence-penalty --frequency-penalty --seed */
 void options_add_sampling(options *o, sampling_options *sampling);
 
 /* What was given, over what the model's generation_config.json asks for.  Without --seed, sampling takes a new one
