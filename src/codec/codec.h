@@ -38,6 +38,7 @@ struct tq_codec {
     float sketch_step;       /* PROD: what a sign is worth, by the residual's norm */
     bool orthogonal;         /* PROD: the sketch is a Haar matrix, not a Gaussian one */
     bool uniform;            /* PLANAR: evenly spaced levels, the row's step searched */
+    bool bare;               /* PLANAR: pages of keys have no centre; rows alone never do */
     bool affine;             /* MINMAX: groups as MLX quantizes them: zero is a level */
     const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
     const tq_pair_codebook *pairs; /* vq2.5 vq3 vq3.5, else NULL */

@@ -31,13 +31,13 @@ static size_t tiles_bytes(const tq_codec *codec, tq_side side) {
 }
 
 bool tq_block_has_centre(const tq_codec *codec, tq_side side) {
-    return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS;
+    return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS && !codec->bare;
 }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side) {
     if (codec->kind != TQ_CODEC_PLANAR)
         return TQ_PAGE_TOKENS * codec->row_bytes + (tq_block_has_channels(codec) ? tq_split_mask_bytes(codec->dim) : 0);
-    return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (side == TQ_KEYS ? (size_t)codec->dim * 2 : 0);
+    return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (tq_block_has_centre(codec, side) ? (size_t)codec->dim * 2 : 0);
 }
 
 bool tq_block_has_channels(const tq_codec *codec) { return codec->kind == TQ_CODEC_SPLIT; }
@@ -64,6 +64,8 @@ const uint16_t *tq_block_scales(const tq_codec *codec, tq_side side, const uint8
 }
 
 const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block) {
+    static const uint16_t nowhere[TQ_MAX_PLANAR_DIM] __attribute__((aligned(TQ_VECTOR_BYTES))) = {0};
+    if (codec->bare) return nowhere;
     return tq_block_scales(codec, TQ_KEYS, block) + TQ_PAGE_TOKENS;
 }
 
@@ -144,7 +146,7 @@ void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mea
 
 void tq_block_rotate(const tq_codec *codec, tq_side side, const uint8_t *block, const float *x, float *y) {
     tq_rotate(&codec->rotation, x, y);
-    if (side == TQ_VALUES) return;
+    if (!tq_block_has_centre(codec, side)) return;
     const uint16_t *centre = tq_block_centre(codec, block);
     for (int i = 0; i < codec->dim; i++) y[i] -= tq_f16_f32(centre[i]);
 }
@@ -201,7 +203,7 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
         tq_planar_levels(codec, tq_side_lanes(side), codes, levels);
         for (int i = 0; i < codec->dim; i++) {
             y[i] = (float)levels[i] * scale;
-            if (side == TQ_KEYS) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
+            if (tq_block_has_centre(codec, side)) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
         }
     }
     tq_block_output(codec, block, y, x);

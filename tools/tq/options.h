@@ -76,6 +76,7 @@ typedef struct cache_options {
     tq_cache_config config;
     int ctx; /* 0: not given */
     bool no_turboquant;
+    const char *key_centre;     /* as given */
     bool kv_given, codec_given; /* --kv; any of --key-bits --value-bits --value-group-size */
     bool buffer_given;
 } cache_options;
@@ -89,10 +90,14 @@ bool options_parse_bytes(const char *text, int64_t *bytes);
 /* --memory and --no-memory-check as tq_model_params.memory_limit.  OPTIONS_RUN, or the code of a usage error. */
 int options_get_memory(const char *command, const model_options *model, int64_t *limit);
 
-/* --kv --key-bits --value-bits --value-group-size --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
+/* --kv --key-bits --value-bits --value-group-size --key-centre --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
 void options_add_cache(options *o, cache_options *cache);
 
-/* After parsing: refuse what contradicts itself, and turn --no-turboquant into the codec f16.  OPTIONS_RUN or the code
+/* After parsing: --key-centre into config.  OPTIONS_RUN or the code to exit with. */
+int options_take_key_centre(const options *o, cache_options *cache);
+extern const char *const options_key_centres[]; /* names, by tq_key_centre */
+
+/* After parsing: the same, refuse what contradicts itself, and turn --no-turboquant into the codec f16.  OPTIONS_RUN or the code
  * to exit with. */
 int options_check_cache(const options *o, cache_options *cache);
 

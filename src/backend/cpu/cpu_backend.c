@@ -187,7 +187,7 @@ static const tq_backend_ops cpu_ops = {
     .rope = tq_cpu_rope, .gelu_mul = tq_cpu_gelu_mul, .clamped_swiglu = tq_cpu_clamped_swiglu,
     .sigmoid_mul = tq_cpu_sigmoid_mul, .soft_cap = tq_cpu_soft_cap, .scale = tq_cpu_scale,
     .scale_rows = tq_cpu_scale_rows, .split = tq_cpu_split, .gather_rows = tq_cpu_gather_rows,
-    .scatter_rows = tq_cpu_scatter_rows, .route = tq_cpu_route, .conv = tq_cpu_conv, .delta = tq_cpu_delta, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .attend_bytes = tq_cpu_attend_bytes,
+    .scatter_rows = tq_cpu_scatter_rows, .route = tq_cpu_route, .conv = tq_cpu_conv, .delta = tq_cpu_delta, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .centre_share = tq_cpu_centre_share, .attend_bytes = tq_cpu_attend_bytes,
 };
 
 void tq_backend_free(tq_backend *backend) {
