@@ -25,14 +25,14 @@ typedef struct matmul_job {
     int token0; /* of the input's first token, for y */
 } matmul_job;
 
-/* Rows of a task: a matrix-vector product's are some 32 KB of weights, and whole cache lines of y. */
+/* Rows of a task: a matrix-vector product's are some 32 KB of weights, and what kernels take together. */
 static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */
         size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, 2 * (size_t)c->base.n_threads), TQ_GEMM_ROWS);
         return (int)at_most(share, (size_t)c->kernels->gemm_rows);
     }
-    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / 16 * 16;
-    return rows < 16 ? 16 : (int)at_most(rows, 256);
+    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / TQ_GEMV_ROWS * TQ_GEMV_ROWS;
+    return rows < TQ_GEMV_ROWS ? TQ_GEMV_ROWS : (int)at_most(rows, 256);
 }
 
 static void matmul_task(void *ctx, int task, int worker) {

@@ -93,7 +93,8 @@ typedef struct tq_matmul_input {
 
 enum {
     TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
-    TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_GEMV_ROWS = 32,   /* rows that some tables' gemv takes together */
+    TQ_GEMM_ROWS = 32,   /* rows of W that gemm handles at a time */
     TQ_TILES_ROWS = 256, /* the same where tiles multiply: the most of any table */
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
     TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
