@@ -154,53 +154,105 @@ INLINE vf load_plain(const void *row, int at, const tq_matrix_kind kind) {
                                    : load_bf16((const uint16_t *)row + at);
 }
 
-/* The last columns go through a register too: scalars might be fused in one kind and not in another, and a row must give the
- * same sum as it is and as floats. */
-INLINE float dot_plain(const void *row, const float *x, int n, const tq_matrix_kind kind) {
-    vf sum[4] = {{0}, {0}, {0}, {0}};
+/* The last n < VL elements of a row. */
+INLINE vf load_plain_tail(const void *row, int at, int n, const tq_matrix_kind kind) {
+    uint16_t half[VL] = {0};
+    float whole[VL] = {0};
+    if (kind == TQ_MATRIX_F32) memcpy(whole, (const float *)row + at, (size_t)n * sizeof *whole);
+    else memcpy(half, (const uint16_t *)row + at, (size_t)n * sizeof *half);
+    return load_plain(kind == TQ_MATRIX_F32 ? (const void *)whole : half, 0, kind);
+}
+
+enum { PLAIN_ROWS = 4, PLAIN_TOKENS = 4, PLAIN_BLOCK_ROWS = VL / PLAIN_TOKENS };
+
+/* Some rows, row_bytes apart, times some tokens, VL products at most: y[t * ldy + i].  Each is the sum of one register over all
+ * columns, and its lanes are added in one order: the same bits whatever the block. */
+INLINE void dot_plain(const void *rows, size_t row_bytes, const float *x, int cols, float *y, int ldy, const tq_matrix_kind kind,
+                      const int n_rows, const int tokens) {
+    vf sum[VL];
+    float total[VL];
+    int k = 0, element = kind == TQ_MATRIX_F32 ? 4 : 2;
+    for (int i = 0; i < VL; i++) sum[i] = (vf){0};
+    for (; k + VL <= cols; k += VL) {
+        vf row[PLAIN_ROWS];
+        for (int i = 0; i < n_rows; i++) {
+            const char *at = (const char *)rows + (size_t)i * row_bytes;
+            if (k * element % 64 == 0) __builtin_prefetch(at + (size_t)k * (size_t)element + GEMV_AHEAD);
+            row[i] = load_plain(at, k, kind);
+        }
+        for (int t = 0; t < tokens; t++) {
+            vf value = load(x + (size_t)t * (size_t)cols + k);
+            for (int i = 0; i < n_rows; i++) sum[t * n_rows + i] += row[i] * value;
+        }
+    }
+    for (int t = 0; k < cols && t < tokens; t++) {
+        vf value = load_plain_tail(x + (size_t)t * (size_t)cols, k, cols - k, TQ_MATRIX_F32);
+        for (int i = 0; i < n_rows; i++)
+            sum[t * n_rows + i] += load_plain_tail((const char *)rows + (size_t)i * row_bytes, k, cols - k, kind) * value;
+    }
+    store(total, sum_registers(sum));
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < n_rows; i++) y[t * ldy + i] = total[t * n_rows + i];
+}
+
+INLINE void dot_plain_tokens(const void *rows, size_t row_bytes, const tq_matmul_input *in, float *y, int ldy,
+                             const tq_matrix_kind kind, const int n_rows) {
+    int cols = in->cols, t = 0;
+    const float *x = in->x;
+    for (; t + 4 <= in->n; t += 4, x += 4 * (size_t)cols, y += 4 * ldy) dot_plain(rows, row_bytes, x, cols, y, ldy, kind, n_rows, 4);
+    if (in->n - t == 3) dot_plain(rows, row_bytes, x, cols, y, ldy, kind, n_rows, 3);
+    if (in->n - t == 2) dot_plain(rows, row_bytes, x, cols, y, ldy, kind, n_rows, 2);
+    if (in->n - t == 1) dot_plain(rows, row_bytes, x, cols, y, ldy, kind, n_rows, 1);
+}
+
+INLINE void gemv_plain(const uint8_t *rows, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y, int ldy,
+                       const tq_matrix_kind kind) {
     int i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL) {
-        const char *ahead = (const char *)row + (size_t)i * (kind == TQ_MATRIX_F32 ? 4 : 2) + GEMV_AHEAD;
-        for (int at = 0; at < 4 * VL * (kind == TQ_MATRIX_F32 ? 4 : 2); at += 64) __builtin_prefetch(ahead + at);
-        for (int u = 0; u < 4; u++) sum[u] += load_plain(row, i + u * VL, kind) * load(x + i + u * VL);
-    }
-    for (; i + VL <= n; i += VL) sum[0] += load_plain(row, i, kind) * load(x + i);
-    if (i < n) {
-        uint16_t rest_half[VL] = {0};
-        float rest[VL] = {0}, rest_x[VL] = {0};
-        if (kind == TQ_MATRIX_F32) memcpy(rest, (const float *)row + i, (size_t)(n - i) * sizeof *rest);
-        else memcpy(rest_half, (const uint16_t *)row + i, (size_t)(n - i) * sizeof *rest_half);
-        memcpy(rest_x, x + i, (size_t)(n - i) * sizeof *x);
-        sum[1] += load_plain(kind == TQ_MATRIX_F32 ? (const void *)rest : rest_half, 0, kind) * load(rest_x);
-    }
-    return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (in->n == 1)
+        for (; i + PLAIN_ROWS <= n_rows; i += PLAIN_ROWS)
+            dot_plain(rows + (size_t)i * row_bytes, row_bytes, in->x, in->cols, y + i, ldy, kind, PLAIN_ROWS, 1);
+    for (; i + PLAIN_BLOCK_ROWS <= n_rows; i += PLAIN_BLOCK_ROWS)
+        dot_plain_tokens(rows + (size_t)i * row_bytes, row_bytes, in, y + i, ldy, kind, PLAIN_BLOCK_ROWS);
+    for (; i < n_rows; i++) dot_plain_tokens(rows + (size_t)i * row_bytes, row_bytes, in, y + i, ldy, kind, 1);
+}
+
+static __attribute__((noinline)) void gemv_f32(const uint8_t *rows, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y,
+                                               int ldy) {
+    gemv_plain(rows, row_bytes, n_rows, in, y, ldy, TQ_MATRIX_F32);
+}
+static __attribute__((noinline)) void gemv_f16(const uint8_t *rows, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y,
+                                               int ldy) {
+    gemv_plain(rows, row_bytes, n_rows, in, y, ldy, TQ_MATRIX_F16);
+}
+static __attribute__((noinline)) void gemv_bf16(const uint8_t *rows, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y,
+                                                int ldy) {
+    gemv_plain(rows, row_bytes, n_rows, in, y, ldy, TQ_MATRIX_BF16);
+}
+
+static void gemv_blocks(const tq_matrix *w, const uint8_t *row, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y, int ldy) {
+    for (int i = 0; i < n_rows; i++, row += row_bytes)
+        for (int t = 0; t < in->n; t++)
+            y[(size_t)t * (size_t)ldy + (size_t)i] =
+                dot_blocks(w->block_type, row, w->cols, in->x + (size_t)t * (size_t)in->cols, block_sums(w, in, t));
 }
 
 static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    const uint8_t *rows = (const uint8_t *)w->data + (size_t)row0 * row_bytes;
     if (integer_kind(w)) {
         gemv_integers(w, row0, n_rows, in, y, ldy, scratch);
-        return;
-    }
-    size_t row_bytes = tq_matrix_row_bytes(w);
-    bool plain = w->kind == TQ_MATRIX_F32 || w->kind == TQ_MATRIX_F16 || w->kind == TQ_MATRIX_BF16;
-    bool by_blocks = w->kind == TQ_MATRIX_BLOCKS && has_block_dot(w->block_type);
-    for (int i = 0; i < n_rows; i++) {
-        const uint8_t *row = (const uint8_t *)w->data + (size_t)(row0 + i) * row_bytes;
-        tq_matrix_kind kind = w->kind;
-        if (!by_blocks && (!plain || (in->n > 1 && kind != TQ_MATRIX_F32))) { /* the same floats as one token takes from it */
+    } else if (w->kind == TQ_MATRIX_BLOCKS && has_block_dot(w->block_type)) {
+        gemv_blocks(w, rows, row_bytes, n_rows, in, y, ldy);
+    } else if (w->kind == TQ_MATRIX_F32) {
+        gemv_f32(rows, row_bytes, n_rows, in, y, ldy);
+    } else if (w->kind == TQ_MATRIX_F16) {
+        gemv_f16(rows, row_bytes, n_rows, in, y, ldy);
+    } else if (w->kind == TQ_MATRIX_BF16) {
+        gemv_bf16(rows, row_bytes, n_rows, in, y, ldy);
+    } else {
+        for (int i = 0; i < n_rows; i++) {
             unpack_row(w, row0 + i, scratch);
-            row = (const uint8_t *)scratch;
-            kind = TQ_MATRIX_F32;
-        }
-        for (int t = 0; t < in->n; t++) {
-            const float *x = in->x + (size_t)t * (size_t)in->cols;
-            float *out = y + (size_t)t * (size_t)ldy + (size_t)i;
-            switch (kind) {
-            case TQ_MATRIX_F16: *out = dot_plain(row, x, w->cols, TQ_MATRIX_F16); break;
-            case TQ_MATRIX_BF16: *out = dot_plain(row, x, w->cols, TQ_MATRIX_BF16); break;
-            case TQ_MATRIX_BLOCKS: *out = dot_blocks(w->block_type, row, w->cols, x, block_sums(w, in, t)); break;
-            default: *out = dot_plain(row, x, w->cols, TQ_MATRIX_F32);
-            }
+            gemv_f32((const uint8_t *)scratch, 0, 1, in, y + i, ldy);
         }
     }
 }
