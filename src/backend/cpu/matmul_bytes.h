@@ -143,30 +143,35 @@ static void fill_codes(const tq_matrix *w, const int row_of[VL], int col0, int n
     fill_dwords(rows, 0, (size_t)n, next, to);
 }
 
-/* Constants of groups g0..g0+VL: lane l of to[g * PANEL_ROWS] is row l's; what lies beyond the last group is anything.
- * end: how many there are of the whole matrix. */
-INLINE void fill_constants(const void *constants, const tq_dtype dtype, const int row_of[VL], int groups, int g0, size_t end, float *to) {
+/* VL constants from `at` on, of `end` that there are: behind the last row is no memory. */
+static vi load_last_constants(const void *constants, tq_dtype dtype, size_t at, size_t end) {
+    float some[VL] = {0};
+    for (int i = 0; i < VL && at + (size_t)i < end; i++) some[i] = affine_constant(constants, at + (size_t)i, dtype);
+    return load_vi(some);
+}
+
+/* Constants of n <= VL groups from g0 on: lane l of to[g * PANEL_ROWS] is row l's. */
+INLINE void fill_constants(const void *constants, const tq_dtype dtype, const int row_of[VL], int groups, int g0, int n, size_t end,
+                           float *to) {
     vi m[VL];
-    for (int l = 0; l < VL; l++) {
-        size_t at = (size_t)row_of[l] * (size_t)groups + (size_t)g0;
-        if (at + VL <= end) {
-            m[l] = (vi)affine_constants(constants, at, dtype);
-        } else { /* behind the last row is no memory */
-            float some[VL] = {0};
-            for (int i = 0; at + (size_t)i < end; i++) some[i] = affine_constant(constants, at + (size_t)i, dtype);
-            m[l] = load_vi(some);
-        }
+    if ((size_t)row_of[VL - 1] * (size_t)groups + (size_t)g0 + VL <= end) {
+        for (int l = 0; l < VL; l++)
+            m[l] = (vi)affine_constants(constants, (size_t)row_of[l] * (size_t)groups + (size_t)g0, dtype);
+    } else {
+        for (int l = 0; l < VL; l++)
+            m[l] = load_last_constants(constants, dtype, (size_t)row_of[l] * (size_t)groups + (size_t)g0, end);
     }
     transpose(m);
-    for (int g = 0; g < VL; g++) store(to + g * PANEL_ROWS, (vf)m[g]);
+    for (int g = 0; g < VL / 2; g++) store(to + g * PANEL_ROWS, (vf)m[g]);
+    for (int g = VL / 2; n > VL / 2 && g < VL; g++) store(to + g * PANEL_ROWS, (vf)m[g]);
 }
 
 INLINE void fill_scales(const tq_matrix *w, const tq_dtype dtype, const int row_of[PANEL_ROWS], int g0, const code_panel *p) {
-    int groups = w->cols / w->group_size;
+    int groups = w->cols / w->group_size, n = groups - g0 < VL ? groups - g0 : VL;
     size_t end = (size_t)w->rows * (size_t)groups;
     for (int i = 0; i < PANEL_ROWS; i += VL) {
-        fill_constants(w->scales, dtype, row_of + i, groups, g0, end, p->scales + i);
-        fill_constants(w->biases, dtype, row_of + i, groups, g0, end, p->biases + i);
+        fill_constants(w->scales, dtype, row_of + i, groups, g0, n, end, p->scales + i);
+        fill_constants(w->biases, dtype, row_of + i, groups, g0, n, end, p->biases + i);
     }
 }
 
