@@ -77,9 +77,9 @@ static inline size_t tq_page_rows_bytes(int dim) {
 /* Activations x (n, cols) as the products with a matrix want them.
  *
  * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
- * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
- * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
- * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
+ * is rounded against its largest, to two words of 31 bits together (matmul_words.h) or to three bytes (matmul_bytes.h), which a
+ * float32 sum could not tell from x.  Codes times words or bytes are summed exactly, in 32 bits, over a group or part of one;
+ * scales, biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
  * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
  * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
