@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GEMV_BYTES = 32768, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
+enum { GEMV_BYTES = 131072, GEMV_TASKS = 8, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
 
 static tq_cpu_backend *cpu(tq_backend *backend) { return (tq_cpu_backend *)backend; }
 static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
@@ -25,14 +25,16 @@ typedef struct matmul_job {
     int token0; /* of the input's first token, for y */
 } matmul_job;
 
-/* Rows of a task: a matrix-vector product's are some 32 KB of weights, and whole cache lines of y. */
+/* Rows of a task: those of a few tokens are some 128 KB of weights, of which all but the first TQ_GEMV_ROWS rows are fetched while
+ * others are multiplied, or less where threads would have too few tasks to share. */
 static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */
         size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, 2 * (size_t)c->base.n_threads), TQ_GEMM_ROWS);
         return (int)at_most(share, (size_t)c->kernels->gemm_rows);
     }
-    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / 16 * 16;
-    return rows < 16 ? 16 : (int)at_most(rows, 256);
+    size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, GEMV_TASKS * (size_t)c->base.n_threads), TQ_GEMV_ROWS);
+    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / TQ_GEMV_ROWS * TQ_GEMV_ROWS;
+    return (int)at_most(share, at_most(rows < 2 * TQ_GEMV_ROWS ? 2 * TQ_GEMV_ROWS : rows, 256));
 }
 
 static void matmul_task(void *ctx, int task, int worker) {

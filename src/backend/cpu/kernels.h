@@ -77,9 +77,9 @@ static inline size_t tq_page_rows_bytes(int dim) {
 /* Activations x (n, cols) as the products with a matrix want them.
  *
  * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
- * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
- * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
- * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
+ * is rounded against its largest, to two words of 31 bits together (matmul_words.h) or to three bytes (matmul_bytes.h), which a
+ * float32 sum could not tell from x.  Codes times words or bytes are summed exactly, in 32 bits, over a group or part of one;
+ * scales, biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
  * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
  * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
@@ -93,7 +93,8 @@ typedef struct tq_matmul_input {
 
 enum {
     TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
-    TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_GEMV_ROWS = 32,   /* rows that some tables' gemv takes together */
+    TQ_GEMM_ROWS = 32,   /* rows of W that gemm handles at a time */
     TQ_TILES_ROWS = 256, /* the same where tiles multiply: the most of any table */
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
     TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
