@@ -30,6 +30,10 @@ static size_t tiles_bytes(const tq_codec *codec, tq_side side) {
     return (size_t)tq_block_tiles(codec, side) * tq_block_tile_bytes(codec, side);
 }
 
+bool tq_block_is_woven(const tq_codec *codec, tq_side side) {
+    return codec->trellis && (side == TQ_KEYS || tq_values_are_woven(codec->bits, codec->dim / TQ_TILE));
+}
+
 bool tq_block_has_centre(const tq_codec *codec, tq_side side) {
     return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS;
 }
@@ -111,6 +115,27 @@ static unsigned get_pair(const tq_codec *codec, int n, const uint8_t *tile, spot
     return code;
 }
 
+/* Where a code of a woven trellis stands: its place in a block (at[] of it, from the block's beginning). */
+static tq_weave_place woven_place(const tq_codec *codec, tq_side side, int row, int dim) {
+    spot s = find_spot(side, row, dim);
+    int codes = tq_weave_codes(codec->bits), t = side == TQ_KEYS ? s.vector : s.tile;
+    int strand = side == TQ_KEYS ? s.vector / codes : s.vector;
+    size_t begins = side == TQ_KEYS ? (size_t)s.tile : (size_t)(s.tile / codes * codes);
+    tq_weave_place p = tq_weave_place_of(codec->bits, strand, t);
+    for (int i = 0; i < 2; i++) p.at[i] += begins * tq_block_tile_bytes(codec, side) + (size_t)s.place;
+    return p;
+}
+
+static void put_woven(uint8_t *block, tq_weave_place p, unsigned code) {
+    put_bits(block + p.at[0], p.shift[0], (1u << p.n[0]) - 1, code & ((1u << p.n[0]) - 1));
+    if (p.n[1]) put_bits(block + p.at[1], p.shift[1], (1u << p.n[1]) - 1, code >> p.n[0]);
+}
+
+static unsigned get_woven(const uint8_t *block, tq_weave_place p) {
+    unsigned code = block[p.at[0]] >> p.shift[0] & ((1u << p.n[0]) - 1);
+    return code | (block[p.at[1]] >> p.shift[1] & ((1u << p.n[1]) - 1)) << p.n[0];
+}
+
 static void put_code(const tq_codec *codec, int vectors, uint8_t *tile, spot s, unsigned code) {
     int v = s.vector;
     switch (codec->bits) {
@@ -160,7 +185,8 @@ void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, 
     }
     for (int i = 0; !codec->pairs && i < codec->dim; i++) {
         spot s = find_spot(side, row, i);
-        put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
+        if (tq_block_is_woven(codec, side)) put_woven(block, woven_place(codec, side, row, i), codes[i]);
+        else put_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s, codes[i]);
     }
 }
 
@@ -196,7 +222,9 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
         }
         for (int i = 0; !codec->pairs && i < codec->dim; i++) {
             spot s = find_spot(side, row, i);
-            codes[i] = (uint8_t)get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
+            codes[i] = (uint8_t)(tq_block_is_woven(codec, side)
+                                     ? get_woven(block, woven_place(codec, side, row, i))
+                                     : get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s));
         }
         tq_planar_levels(codec, tq_side_lanes(side), codes, levels);
         for (int i = 0; i < codec->dim; i++) {

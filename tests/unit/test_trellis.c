@@ -1,7 +1,7 @@
 /* test_trellis.c: trellis codes: their distortion, and every kernel table against the specification, bit for bit. */
 #include "kernel_testing.h"
 
-#include "codec/codec.h"
+#include "codec/page.h"
 
 enum { MAX_DIM = 512, ROWS = 19 }; /* 19: a full set of lanes and some more, whatever their number */
 
@@ -65,52 +65,61 @@ static void no_change_of_one_code_is_nearer(void **state) {
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------------ */
 
-static void fill(guarded *g, tq_rng *rng) {
-    for (size_t i = 0; i < g->bytes; i++) g->data[i] = (uint8_t)tq_rng_u64(rng);
+/* A side of a page of `rows` random rows, as page.h puts them, and their levels: (row, dim). */
+static void random_block(const tq_codec *codec, tq_side side, int rows, tq_rng *rng, uint8_t *block, int8_t *levels) {
+    uint8_t codes[MAX_DIM];
+    for (int row = 0; row < rows; row++) {
+        for (int i = 0; i < codec->dim; i++) codes[i] = (uint8_t)test_below(rng, 1u << codec->bits);
+        tq_block_put(codec, side, block, row, codes, 0);
+        tq_planar_levels(codec, tq_side_lanes(side), codes, levels + row * codec->dim);
+    }
 }
 
-static void check_keys(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
-    int vectors = dim / 4;
-    guarded tile = guarded_new(tile_bytes(t->bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
-    fill(&tile, rng);
-    k->unpack_trellis_keys(t, tile.data, vectors, dst.data);
-    for (int row = 0; row < 16; row++) {
-        uint8_t chain[MAX_DIM];
-        int8_t levels[MAX_DIM];
-        for (int s = 0; s < dim; s++)
-            chain[s] = (uint8_t)code_of(t->bits, tile.data, vectors, s % vectors, 4 * row + s / vectors);
-        tq_trellis_decode(t, chain, dim, levels);
-        for (int s = 0; s < dim; s++)
-            if (dst.data[64 * (s % vectors) + 4 * row + s / vectors] - 128 != levels[s])
-                fail_msg("%s: %d bits, dim %d, row %d, sample %d", k->name, t->bits, dim, row, s);
-    }
+static tq_codec *trellis_codec(int bits, int dim) {
+    char name[8];
+    tq_codec *codec;
+    snprintf(name, sizeof name, "tcq%d", bits);
+    OK(tq_codec_new(name, dim, 42, &codec, &e));
+    return codec;
+}
+
+static void check_keys(const tq_kernels *k, int bits, int dim, tq_rng *rng) {
+    tq_codec *codec = trellis_codec(bits, dim);
+    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_KEYS);
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, TQ_KEYS) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(32 * dim));
+    assert_non_null(block);
+    random_block(codec, TQ_KEYS, 32, rng, block, levels);
+    guarded tile = guarded_new(tile_bytes, 0), dst = guarded_new((size_t)dim / 4 * 64, 0);
+    memcpy(tile.data, block + tile_bytes, tile_bytes);
+    k->unpack_trellis_keys(&codec->weave, tile.data, dim / 4, dst.data);
+    for (int row = 0; row < 16; row++)
+        for (int i = 0; i < dim; i++)
+            if (dst.data[64 * (i / 4) + 4 * row + i % 4] - 128 != levels[(16 + row) * dim + i])
+                fail_msg("%s: %d bits, dim %d, key %d, coordinate %d", k->name, bits, dim, row, i);
     guarded_free(&dst, "unpack_trellis_keys");
     guarded_free(&tile, "the tile");
+    free(block), free(levels), tq_codec_free(codec);
 }
 
-/* One step of 128 rows' chains, from any states. */
-static void check_values(const tq_kernels *k, const tq_trellis *t, tq_rng *rng) {
-    enum { VECTORS = 32 };
-    guarded tile = guarded_new(tile_bytes(t->bits, VECTORS), 0), dst = guarded_new(VECTORS * 64, 0);
-    guarded states = guarded_new(VECTORS * 64, 0), silent = guarded_new(VECTORS * 64, 0);
-    uint8_t before[VECTORS * 64];
-    fill(&tile, rng);
-    for (int i = 0; i < VECTORS * 64; i++) before[i] = (uint8_t)(tq_rng_u64(rng) % TQ_TRELLIS_STATES);
-    memcpy(states.data, before, sizeof before);
-    memcpy(silent.data, before, sizeof before);
-    k->unpack_trellis_values(t, tile.data, VECTORS, states.data, dst.data);
-    k->unpack_trellis_values(t, tile.data, VECTORS, silent.data, NULL);
-    assert_memory_equal(states.data, silent.data, sizeof before);
-    for (int v = 0; v < VECTORS; v++)
-        for (int place = 0; place < 64; place++) {
-            unsigned state = tq_trellis_next(t, before[64 * v + place], code_of(t->bits, tile.data, VECTORS, v, place));
-            assert_int_equal(states.data[64 * v + place], state);
-            assert_int_equal(dst.data[64 * v + place], t->levels[state ^ t->mix[before[64 * v + place]]]);
-        }
-    guarded_free(&silent, "states alone");
-    guarded_free(&states, "states");
+/* Whole numbers of pairs or fours of tiles, which are woven, and others. */
+static void check_values(const tq_kernels *k, int bits, int dim, tq_rng *rng) {
+    tq_codec *codec = trellis_codec(bits, dim);
+    size_t bytes = tq_block_tile_bytes(codec, TQ_VALUES) * (size_t)dim / 16;
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, TQ_VALUES) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(TQ_PAGE_TOKENS * dim));
+    assert_non_null(block);
+    random_block(codec, TQ_VALUES, TQ_PAGE_TOKENS, rng, block, levels);
+    guarded codes = guarded_new(bytes, 0), dst = guarded_new((size_t)dim / 16 * 2048, 0);
+    memcpy(codes.data, block, bytes);
+    k->unpack_trellis_values(&codec->weave, codes.data, dim / 16, dst.data);
+    for (int row = 0; row < TQ_PAGE_TOKENS; row++)
+        for (int i = 0; i < dim; i++)
+            if (dst.data[2048 * (i / 16) + 64 * (row / 4) + 4 * (i % 16) + row % 4] - 128 != levels[row * dim + i])
+                fail_msg("%s: %d bits, dim %d, value %d, coordinate %d", k->name, bits, dim, row, i);
     guarded_free(&dst, "unpack_trellis_values");
-    guarded_free(&tile, "the tile");
+    guarded_free(&codes, "the codes");
+    free(block), free(levels), tq_codec_free(codec);
 }
 
 static void check_encoder(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
@@ -135,9 +144,9 @@ static void check_trellis(const tq_kernels *k) {
     tq_rng rng = {61};
     for (int bits = 2; bits <= 4; bits++) {
         const tq_trellis *t = tq_trellis_of(bits);
-        check_values(k, t, &rng);
         for (int dim = 16; dim <= MAX_DIM; dim += dim < 128 ? 16 : 128) {
-            check_keys(k, t, dim, &rng);
+            check_keys(k, bits, dim, &rng);
+            check_values(k, bits, dim, &rng);
             check_encoder(k, t, dim, &rng);
         }
     }

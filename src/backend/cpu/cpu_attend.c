@@ -66,7 +66,6 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
-                      + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
                       + 2 * round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)) /* codes of trellises or pairs, unpacked */
                       + round64(tq_page_rows_bytes(key->dim) / sizeof(float));
     return s;
@@ -77,7 +76,7 @@ typedef struct worker_scratch {
     float *queries, *scores, *units, *factors, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
-    uint8_t *states, *unpacked[2]; /* by side */
+    uint8_t *unpacked[2]; /* by side */
     void *page_rows;
 } worker_scratch;
 
@@ -113,7 +112,6 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
-    w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
     for (int side = 0; side < 2; side++) w.unpacked[side] = (uint8_t *)take(&at, (size_t)s->dim * TQ_PAGE_TOKENS / sizeof(float));
     w.page_rows = at;
     return w;
@@ -210,26 +208,6 @@ static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
     return (tq_key_range){first < 0 ? 0 : min_int(first, n), n};
 }
 
-/* The states before the first tile of values: those after the last, a lane on. */
-static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_t *block) {
-    int tiles = tq_block_tiles(codec, TQ_VALUES), vectors = tq_block_tile_vectors(codec, TQ_VALUES);
-    int remembered = (5 + codec->bits) / codec->bits; /* codes in a state */
-    uint8_t *states = p->w->states;
-    memset(states, 0, (size_t)vectors * TQ_VECTOR_BYTES);
-    for (int chain = tiles - remembered; chain < tiles; chain++) { /* fewer tiles than that: around more than once */
-        int tile = ((chain % tiles) + tiles) % tiles;
-        p->k->unpack_trellis_values(codec->trellis, block + (size_t)tile * tq_block_tile_bytes(codec, TQ_VALUES), vectors,
-                                    states, NULL);
-        if (tile < tiles - 1) continue;
-        for (int v = 0; v < vectors; v++) {
-            uint8_t *s = states + v * TQ_VECTOR_BYTES, last[4];
-            memcpy(last, s + TQ_VECTOR_BYTES - 4, 4);
-            memmove(s + 4, s, TQ_VECTOR_BYTES - 4);
-            memcpy(s, last, 4);
-        }
-    }
-}
-
 /* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries. */
 static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
@@ -238,13 +216,15 @@ static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *b
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis && !codec->pairs) return c;
     c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
-    if (side == TQ_VALUES && codec->trellis) begin_values(p, codec, block);
+    if (side == TQ_VALUES && codec->trellis) {
+        p->k->unpack_trellis_values(&codec->weave, block, c.n_tiles, p->w->unpacked[side]);
+        return c;
+    }
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
         uint8_t *to = p->w->unpacked[side] + (size_t)tile * c.tile_bytes;
         if (codec->pairs) p->k->unpack_pairs(codec->pairs, codes, c.n_vectors, side == TQ_VALUES, to);
-        else if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
-        else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
+        else p->k->unpack_trellis_keys(&codec->weave, codes, c.n_vectors, to);
     }
     return c;
 }

@@ -235,6 +235,8 @@ static inline vb look_up_mix(mix_table t, vb index) {
     return (vb)_mm256_xor_si256(_mm256_shuffle_epi8(t.low, low), _mm256_shuffle_epi8(t.high, high));
 }
 static inline vi min_i32(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
 
 /* ---- and for codes of pairs: bit 6 chooses among two tables */
 typedef struct pair_table {

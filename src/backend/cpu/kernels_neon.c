@@ -129,10 +129,12 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
 typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef uint8x16x4_t byte_table, mix_table;
 static inline byte_table load_table(const uint8_t *p) { return vld1q_u8_x4(p); }
-static inline vb look_up(byte_table table, vb index) { return (vb)vqtbl4q_u8(table, (uint8x16_t)index); }
+static inline vb look_up(byte_table table, vb index) { return (vb)vqtbl4q_u8(table, vandq_u8((uint8x16_t)index, vdupq_n_u8(63))); }
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
 static inline vi min_i32(vi a, vi b) { return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b); }
+static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
 
 /* ---- and for codes of pairs: an index beyond a table leaves what was there */
 typedef struct pair_table {
