@@ -122,6 +122,62 @@ static void check_values(const tq_kernels *k, int bits, int dim, tq_rng *rng) {
     free(block), free(levels), tq_codec_free(codec);
 }
 
+/* Where a table multiplies woven codes as they are: the sums of plain loops over the specification's levels; a changed code
+ * changes them. */
+static void check_woven_dots(const tq_kernels *k, tq_side side, int bits, int dim, int n_q, tq_rng *rng) {
+    enum { FIRST = 2 };
+    tq_codec *codec = trellis_codec(bits, dim);
+    if (!k->woven_dots || !tq_block_is_woven(codec, side)) {
+        tq_codec_free(codec);
+        return;
+    }
+    int n_tiles = tq_block_tiles(codec, side), places = side == TQ_KEYS ? dim : TQ_PAGE_TOKENS;
+    int fewer = side == TQ_KEYS && dim % 32 ? n_tiles - 1 : n_tiles; /* a page that is not full */
+    size_t tile_bytes = tq_block_tile_bytes(codec, side), bytes = tile_bytes * (size_t)n_tiles;
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, side) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(TQ_PAGE_TOKENS * dim));
+    assert_non_null(block);
+    random_block(codec, side, TQ_PAGE_TOKENS, rng, block, levels);
+    guarded codes = guarded_new(bytes, 0), dots = guarded_new((size_t)n_tiles * TQ_PAGE_QUERIES * 16 * 4, 0);
+    memcpy(codes.data, block, bytes);
+    enum { ROWS_OF_Q = FIRST + TQ_PAGE_QUERIES };
+    guarded wide = guarded_new(ROWS_OF_Q * TQ_INT_STRIDE * 2, 0), planes = guarded_new(ROWS_OF_Q * TQ_INT_STRIDE * 2, 0);
+    float step[ROWS_OF_Q], x[TQ_INT_STRIDE];
+    int32_t sum[ROWS_OF_Q];
+    tq_int_vectors q = {(int16_t *)(void *)wide.data, (int8_t *)planes.data, (int8_t *)planes.data + TQ_INT_STRIDE, step, sum, TQ_INT_STRIDE};
+    for (int i = 0; i < FIRST + n_q; i++) {
+        for (int j = 0; j < places; j++) x[j] = (float)test_normal(rng);
+        k->to_int(x, places, &q, i);
+    }
+    tq_page_codes c = {.codes = codes.data, .bits = bits, .n_tiles = fewer, .n_vectors = places / 4, .tile_bytes = tile_bytes,
+                       .weave = &codec->weave, .values = side == TQ_VALUES, .next = codes.data, .next_bytes = bytes};
+    k->woven_dots(&c, &q, FIRST, n_q, (int32_t *)(void *)dots.data);
+    const int32_t *got = (const int32_t *)(const void *)dots.data;
+    for (int tile = 0; tile < fewer; tile++)
+        for (int i = 0; i < n_q; i++)
+            for (int lane = 0; lane < 16; lane++) {
+                int64_t want = 0;
+                for (int j = 0; j < places; j++) {
+                    int row = side == TQ_KEYS ? 16 * tile + lane : j, at = side == TQ_KEYS ? j : 16 * tile + lane;
+                    want += levels[row * dim + at] * q.wide[(FIRST + i) * TQ_INT_STRIDE + j];
+                }
+                if (got[(tile * TQ_PAGE_QUERIES + i) * 16 + lane] != want)
+                    fail_msg("%s woven_dots: %s, %d bits, dim %d, tile %d, query %d, lane %d: got %d, want %lld", k->name,
+                             side == TQ_KEYS ? "keys" : "values", bits, dim, tile, i, lane,
+                             got[(tile * TQ_PAGE_QUERIES + i) * 16 + lane], (long long)want);
+            }
+    guarded before = guarded_new(dots.bytes, 0);
+    memcpy(before.data, got, dots.bytes);
+    codes.data[0] ^= (uint8_t)(1 << test_below(rng, 6)); /* bits that are a code's at every width */
+    k->woven_dots(&c, &q, FIRST, n_q, (int32_t *)(void *)dots.data);
+    assert_memory_not_equal(before.data, got, dots.bytes);
+    guarded_free(&before, "sums before");
+    guarded_free(&planes, "planes"), guarded_free(&wide, "queries");
+    guarded_free(&dots, "woven_dots");
+    guarded_free(&codes, "the codes");
+    free(block), free(levels), tq_codec_free(codec);
+}
+
 static void check_encoder(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
     size_t n = (size_t)ROWS * (size_t)dim, bytes = TQ_TRELLIS_SCRATCH(dim);
     int16_t *samples = test_alloc(n * sizeof *samples);
@@ -147,6 +203,8 @@ static void check_trellis(const tq_kernels *k) {
         for (int dim = 16; dim <= MAX_DIM; dim += dim < 128 ? 16 : 128) {
             check_keys(k, bits, dim, &rng);
             check_values(k, bits, dim, &rng);
+            check_woven_dots(k, TQ_KEYS, bits, dim, 1 + (dim / 16 + bits) % TQ_PAGE_QUERIES, &rng);
+            check_woven_dots(k, TQ_VALUES, bits, dim, 1 + (dim / 32 + bits) % TQ_PAGE_QUERIES, &rng);
             check_encoder(k, t, dim, &rng);
         }
     }

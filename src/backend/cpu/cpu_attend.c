@@ -208,13 +208,18 @@ static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
     return (tq_key_range){first < 0 ? 0 : min_int(first, n), n};
 }
 
-/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries. */
-static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
+/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries.  As woven_dots
+ * takes it, where one block of queries is all there is: weave is set. */
+static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool may_weave) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis && !codec->pairs) return c;
+    if (may_weave && p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES && tq_block_is_woven(codec, side)) {
+        c.weave = &codec->weave, c.values = side == TQ_VALUES;
+        return c;
+    }
     c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
     if (side == TQ_VALUES && codec->trellis) {
         p->k->unpack_trellis_values(&codec->weave, block, c.n_tiles, p->w->unpacked[side]);
@@ -229,6 +234,11 @@ static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *b
     return c;
 }
 
+static void dots_of(const page_pass *p, const tq_page_codes *codes, const tq_int_vectors *q, int first_q, int n_q) {
+    if (codes->weave) p->k->woven_dots(codes, q, first_q, n_q, p->w->dots);
+    else p->k->page_dots(codes, q, first_q, n_q, p->w->dots);
+}
+
 /* scores[i][r] = q_i . key_r in units of unit[i], for the packed keys of a page and n_q query rows from `row` on */
 static void score_planar(const page_pass *p, const tq_page_codes *codes, const uint8_t *block, int row, int n_q, int n) {
     const tq_codec *codec = p->store->key;
@@ -239,7 +249,7 @@ static void score_planar(const page_pass *p, const tq_page_codes *codes, const u
                        n_q, offsets);
     tq_page_codes filled = *codes;
     filled.n_tiles = ceil_div(n, TQ_TILE);
-    p->k->page_dots(&filled, &w->q_int, row, n_q, w->dots);
+    dots_of(p, &filled, &w->q_int, row, n_q);
     p->k->page_scores(w->dots, tq_block_scales(codec, TQ_KEYS, block), offsets, n_q, filled.n_tiles,
                       w->scores + row * KEY_BLOCK);
 }
@@ -305,7 +315,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     tq_page_codes key_codes = {0}, value_codes = {0};
     float poison = 0;
     if (planar_keys) {
-        key_codes = codes_of(p, TQ_KEYS, page, next);
+        key_codes = codes_of(p, TQ_KEYS, page, next, true);
         for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES)
             score_planar(p, &key_codes, page, row, min_int(TQ_PAGE_QUERIES, p->rows - row), n);
     } else {
@@ -313,7 +323,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     }
     if (planar_values) {
         poison = p->k->page_factors(tq_block_scales(store->value, TQ_VALUES, values), n, w->factors);
-        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL);
+        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, true);
     }
     for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES) {
         int n_q = min_int(TQ_PAGE_QUERIES, p->rows - row);
@@ -324,7 +334,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
         part_soften(p->k, part, row, n_q, scores, w->units + row, seen, p->cap, planar_values ? w->factors : NULL, &w->w_int,
                     &soft);
         if (planar_values) {
-            p->k->page_dots(&value_codes, &w->w_int, 0, n_q, w->dots);
+            dots_of(p, &value_codes, &w->w_int, 0, n_q);
             for (int i = 0; i < n_q; i++) w->w_int.step[i] += poison;
             p->k->page_values(w->dots, w->w_int.step, &soft, n_q, value_codes.n_tiles, acc, part->width);
         } else {
@@ -341,8 +351,8 @@ static void attend_planar_page(const page_pass *p, const uint8_t *page, const ui
     const tq_kv_store *store = p->store;
     worker_scratch *w = p->w;
     const uint8_t *values = page + store->value_at;
-    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next),
-                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL),
+    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next, false),
+                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, false),
                              .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
                              .centre = tq_block_centre(store->key, page),
                              .value_scales = tq_block_scales(store->value, TQ_VALUES, values),

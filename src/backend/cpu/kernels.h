@@ -40,6 +40,8 @@ typedef struct tq_page_codes {
     size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
     size_t tile_bytes;
+    const tq_trellis_weave *weave; /* woven_dots */
+    bool values;
 } tq_page_codes;
 
 /* Softmax over pages: of each query the largest score so far and the sum of weights relative to it; then what a page
@@ -187,6 +189,8 @@ typedef struct tq_kernels {
     /* dots[t][i][lane] = sum over vectors v and j < 4 of wide[4 v + j] of query first_q + i times the level of the code at
      * place 4 lane + j of vector v of tile t: exact. */
     void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+    /* The same of a woven side's codes as they are, where that gains anything over unpacking them before; else NULL. */
+    void (*woven_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
     /* offsets[i] = q_i . centre / unit[i] */
     void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
                          float *offsets);

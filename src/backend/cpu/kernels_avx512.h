@@ -157,6 +157,7 @@ static inline void exchange_halves(vb *a, vb *b) {
 }
 
 #include "backend/cpu/kernels_body.h"
+#include "backend/cpu/trellis_dots_avx512.h"
 
 static bool has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
