@@ -209,18 +209,20 @@ static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
 }
 
 /* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries.  As woven_dots
- * takes it, where one block of queries is all there is: weave is set. */
-static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool may_weave) {
+ * takes it, where one block of queries is all there is: weave is set.  at_once: for the table's attend_page, which would take
+ * the next page for levels too. */
+static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool at_once) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis && !codec->pairs) return c;
-    if (may_weave && p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES && tq_block_is_woven(codec, side)) {
+    if (!at_once && p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES && tq_block_is_woven(codec, side)) {
         c.weave = &codec->weave, c.values = side == TQ_VALUES;
         return c;
     }
-    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
+    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES;
+    if (at_once) c.next_bytes = 0;
     if (side == TQ_VALUES && codec->trellis) {
         p->k->unpack_trellis_values(&codec->weave, block, c.n_tiles, p->w->unpacked[side]);
         return c;
@@ -315,7 +317,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     tq_page_codes key_codes = {0}, value_codes = {0};
     float poison = 0;
     if (planar_keys) {
-        key_codes = codes_of(p, TQ_KEYS, page, next, true);
+        key_codes = codes_of(p, TQ_KEYS, page, next, false);
         for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES)
             score_planar(p, &key_codes, page, row, min_int(TQ_PAGE_QUERIES, p->rows - row), n);
     } else {
@@ -323,7 +325,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     }
     if (planar_values) {
         poison = p->k->page_factors(tq_block_scales(store->value, TQ_VALUES, values), n, w->factors);
-        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, true);
+        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, false);
     }
     for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES) {
         int n_q = min_int(TQ_PAGE_QUERIES, p->rows - row);
@@ -351,8 +353,8 @@ static void attend_planar_page(const page_pass *p, const uint8_t *page, const ui
     const tq_kv_store *store = p->store;
     worker_scratch *w = p->w;
     const uint8_t *values = page + store->value_at;
-    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next, false),
-                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, false),
+    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next, true),
+                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, true),
                              .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
                              .centre = tq_block_centre(store->key, page),
                              .value_scales = tq_block_scales(store->value, TQ_VALUES, values),

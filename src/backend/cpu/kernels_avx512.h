@@ -141,6 +141,7 @@ static inline vb choose_bits(uint8_t mask, vb a, vb b) {
 static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) {
     return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0x78);
 }
+static inline void next_lanes(vb v[1]) { v[0] = (vb)_mm512_alignr_epi32((__m512i)v[0], (__m512i)v[0], 15); }
 
 /* ---- and for codes of pairs */
 typedef struct pair_table {

@@ -2,11 +2,12 @@
  *
  * Included by kernels_body.h.  The kernels_<set>.c before it define
  *     VB                       bytes of a register; vb: VB uint8
- *     byte_table, load_table(p), look_up(table, index)    64 entries, of which the low 6 bits of an index choose one
- *     load_mix(p), look_up_mix(table, index)              the same for a table that is linear over GF(2)
+ *     byte_table, load_table(p), look_up(table, index)    64 entries, index 0..63
+ *     load_mix(p), look_up_mix(table, index)              the same for a table that is linear over GF(2), by the low 6 bits
  *     min_i32(a, b)            of two vi
  *     choose_bits(mask, a, b)              a's bits where the mask's are 1, else b's
  *     exclusive_or_bits(a, b, mask)        a ^ (b & mask)
+ *     next_lanes(v)                        64 bytes in registers, 4 bytes on, around
  *
  * The samples of a row stand so that each follows the one at the same place of the vector before it, for keys, or of the
  * tile before it, for values (page.h).  A state register therefore moves down the vectors or the tiles, and only at the
@@ -111,7 +112,7 @@ INLINE vb weave_key_begin(const tq_trellis_weave *w, const uint8_t *tile, int n_
         vb strand = load_b(tile + (n_vectors / 4 - 1) * 64 + at);
         int turn = (n_vectors - 1) % 3;
         last = turn == 0 ? weave_last(strand, 0) : turn == 1 ? weave_last(strand, 1) : weave_last(strand, 2);
-        last = look_up(load_table(w->begin[turn]), last);
+        last = look_up(load_table(w->begin[turn]), last & 63);
     }
     return (vb)((vb32)last << 8 | (vb32)last >> 24);
 }
@@ -158,29 +159,27 @@ INLINE vb value_strand(const uint8_t *codes, int s, int v, int at, const int bit
     return load_b(codes + s * VALUE_TILE + 64 * v + at);
 }
 
-/* The states before tile 0, where the chain of a lane goes on from the lane before it: vector v -> begin (64 bytes). */
-INLINE void weave_value_begin(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, int v, uint8_t *begin, const int bits) {
-    uint8_t last[64 + 4] __attribute__((aligned(64)));
-    for (int at = 0; at < 64; at += VB) {
-        vb strand = value_strand(codes, n_tiles / tq_weave_codes(bits) - 1, v, at, bits);
+/* The states before tile 0, where the chain of a lane goes on from the lane before it. */
+INLINE void weave_value_begin(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, int v, vb begin[64 / VB], const int bits) {
+    for (int r = 0; r < 64 / VB; r++) {
+        vb strand = value_strand(codes, n_tiles / tq_weave_codes(bits) - 1, v, r * VB, bits);
         if (bits == 2) {
             int turn = (n_tiles - 1) % 3;
             strand = turn == 0 ? weave_last(strand, 0) : turn == 1 ? weave_last(strand, 1) : weave_last(strand, 2);
-            strand = look_up(load_table(w->begin[turn]), strand);
+            strand = look_up(load_table(w->begin[turn]), strand & 63);
         }
-        store_b(last + at, strand);
+        begin[r] = strand;
     }
-    memcpy(begin, last + 60, 4);
-    memcpy(begin + 4, last, 60);
+    next_lanes(begin);
 }
 
 INLINE void unpack_value_chains(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, uint8_t *dst, const int bits) {
     weave_tables t = load_weave(w, bits);
-    uint8_t begin[64] __attribute__((aligned(64)));
+    vb begin[64 / VB];
     for (int v = 0; v < VALUE_VECTORS; v++) {
         weave_value_begin(w, codes, n_tiles, v, begin, bits);
         for (int at = 0; at < 64; at += VB) {
-            vb before = load_b(begin + at), level[4];
+            vb before = begin[at / VB], level[4];
             uint8_t *to = dst + 64 * v + at;
             for (int s = 0; s < n_tiles / tq_weave_codes(bits); s++, to += VALUE_TILE * tq_weave_codes(bits)) {
                 vb strand = value_strand(codes, s, v, at, bits);

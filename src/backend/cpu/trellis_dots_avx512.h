@@ -73,9 +73,6 @@ static inline __attribute__((always_inline)) void dot_two_key_tiles(page_pass_st
     }
 }
 
-/* A lane on: what the chain of a lane of values begins with. */
-static inline vb next_lane(vb v) { return (vb)_mm512_alignr_epi32((__m512i)v, (__m512i)v, 15); }
-
 /* Value tiles 2 s and 2 s + 1 at 3 and 4 bits.  now, past: their strands and those before them. */
 static inline __attribute__((always_inline)) void weave_values(page_pass_state *s, const weave_tables *t, const uint8_t *now,
                                                                const uint8_t *past, const bool first, const int n_q,
@@ -83,7 +80,8 @@ static inline __attribute__((always_inline)) void weave_values(page_pass_state *
     for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
         UNROLL for (int i = 0; i < 4; i++) {
             vb strand = value_strand(now, 0, v + i, 0, bits), before = value_strand(past, 0, v + i, 0, bits), level[2];
-            weave_two(t, first ? next_lane(before) : before, strand, level, bits);
+            if (first) next_lanes(&before);
+            weave_two(t, before, strand, level, bits);
             add_levels(s, i, (__m512i)level[0], (__m512i)level[1], n_q);
         }
     }
@@ -97,7 +95,10 @@ static inline __attribute__((always_inline)) void weave_values2(page_pass_state 
     for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
         UNROLL for (int i = 0; i < 4; i++) {
             vb level[4], before = weave_last(load_b(past + 64 * (v + i)), past_turn);
-            if (first) before = next_lane(look_up(begin, before));
+            if (first) {
+                before = look_up(begin, before);
+                next_lanes(&before);
+            }
             weave_four(t, before, load_b(now + 64 * (v + i)), level, turn);
             add_levels(s, i, (__m512i)level[half], (__m512i)level[half + 1], n_q);
         }
