@@ -26,9 +26,12 @@
  *   times 64 (rounded up) for two bits more (vectors 4j..4j+3); for 5 and 7 bits, n/8 times 64 (rounded up) for the
  *   highest bit (vectors 8j..8j+7).
  *
- *   Trellis codes stand in the same places.  A row's trellis runs so that a sample follows the one at the same place of
- *   the vector (keys) or of the tile (values) before; after the last vector the chain of keys goes on at the next byte of
- *   a lane, and after the last tile that of values at the next lane: sample t is coordinate
+ *   Trellis codes stand in the same places of as many bytes, but not in the same bits of them (trellis_weave.h).  Keys: a
+ *   tile's vectors share strands of 64 bytes, two to a strand at 3 and 4 bits, four at 2.  Values: two tiles share a strand
+ *   for each vector, or four tiles; where their number is not a multiple of that, values' bits are as above.
+ *   A row's trellis runs so that a sample follows the one at the same place of the vector (keys) or of the tile (values)
+ *   before; after the last vector the chain of keys goes on at the next byte of a lane, and after the last tile that of
+ *   values at the next lane: sample t is coordinate
  *     keys: 4 * (t % (dim/4)) + t / (dim/4)       values: 16 * (t % (dim/16)) + t / (dim/16)
  *   So all 16 rows of a tile of keys, or all 128 of a tile of values, are decoded at once.
  *
@@ -46,6 +49,10 @@ typedef enum tq_side { TQ_KEYS, TQ_VALUES } tq_side;
 
 /* The order of a trellis in a block (tq_chain_place). */
 static inline int tq_side_lanes(tq_side side) { return side == TQ_KEYS ? 4 : TQ_TILE; }
+
+/* Are the bits of a trellis' codes those of trellis_weave.h? */
+bool tq_block_is_woven(const tq_codec *codec, tq_side side);
+static inline bool tq_values_are_woven(int bits, int n_tiles) { return n_tiles % tq_weave_codes(bits) == 0; }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side);
 

@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "base/tensor.h"
 #include "codec/pair_codebook.h"
-#include "codec/trellis.h"
+#include "codec/trellis_weave.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
  * Vector i of several: its wide places stand at i * stride, its high bytes at i * 2 stride and its low ones stride bytes after
@@ -40,6 +40,8 @@ typedef struct tq_page_codes {
     size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
     size_t tile_bytes;
+    const tq_trellis_weave *weave; /* woven_dots */
+    bool values;
 } tq_page_codes;
 
 /* Softmax over pages: of each query the largest score so far and the sum of weights relative to it; then what a page
@@ -174,11 +176,9 @@ typedef struct tq_kernels {
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
-    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are
-     * unpacked in order, and `states` (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
-    void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
-    void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
-                                  uint8_t *dst);
+    /* Trellis codes -> bytes level + 128, 64 a vector: of a tile of keys, which stands for itself; of all tiles of values. */
+    void (*unpack_trellis_keys)(const tq_trellis_weave *weave, const uint8_t *tile, int n_vectors, uint8_t *dst);
+    void (*unpack_trellis_values)(const tq_trellis_weave *weave, const uint8_t *codes, int n_tiles, uint8_t *dst);
     /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
     void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
     /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
@@ -190,6 +190,8 @@ typedef struct tq_kernels {
     /* dots[t][i][lane] = sum over vectors v and j < 4 of wide[4 v + j] of query first_q + i times the level of the code at
      * place 4 lane + j of vector v of tile t: exact. */
     void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+    /* The same of a woven side's codes as they are, where that gains anything over unpacking them before; else NULL. */
+    void (*woven_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
     /* offsets[i] = q_i . centre / unit[i] */
     void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
                          float *offsets);

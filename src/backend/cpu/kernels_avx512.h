@@ -134,6 +134,13 @@ static inline vb look_up(byte_table table, vb index) { return (vb)_mm512_permute
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
 static inline vi min_i32(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
+static inline vb choose_bits(uint8_t mask, vb a, vb b) {
+    return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0xe4);
+}
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) {
+    return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0x78);
+}
+static inline void next_lanes(vb v[1]) { v[0] = (vb)_mm512_alignr_epi32((__m512i)v[0], (__m512i)v[0], 15); }
 
 /* ---- and for codes of pairs */
 typedef struct pair_table {
@@ -150,6 +157,7 @@ static inline void exchange_halves(vb *a, vb *b) {
 }
 
 #include "backend/cpu/kernels_body.h"
+#include "backend/cpu/trellis_dots_avx512.h"
 
 static bool has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
