@@ -234,6 +234,8 @@ typedef struct tq_scheduler_stats {
     /* limit = exact + packed + tree + free; shared is a part of packed. */
     size_t cache_limit, cache_exact, cache_packed, cache_shared, cache_tree, cache_free;
     size_t cache_running; /* of them: what running requests hold; the rest can be evicted */
+    size_t table_bytes, work_bytes; /* beside the budget: rotations of codecs that requests asked for (up to 64 codecs; the
+                                     * random ones have some); activations and logits, which do not grow */
     int tree_checkpoints;
     int64_t tree_tokens;  /* tokens of all prompts and replies that a request could go on from, shared beginnings once */
     int n_slots;          /* parallel */

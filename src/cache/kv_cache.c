@@ -64,7 +64,7 @@ static bool is_exact(const tq_cache_layer *layer) {
 }
 
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
-static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
+static tq_status make_codecs(tq_cache *cache, const tq_cache *tables, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
     const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
     bool overridden = config->key_bits || config->value_bits || config->value_group_size;
@@ -91,6 +91,11 @@ static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_er
         const tq_cache_layer *shared = NULL;
         for (int l = 0; l < cache->params.n_layers; l++) {
             if (tq_layer_schedule_run(schedule, l) != run) continue;
+            if (tables) {
+                cache->layers[l].key = tables->layers[l].key;
+                cache->layers[l].value = tables->layers[l].value;
+                continue;
+            }
             TQ_TRY(make_layer_codecs(&cache->layers[l], shared, l, key, value, cache->params.head_dim, err));
             if (!shared) shared = &cache->layers[l];
         }
@@ -187,8 +192,8 @@ static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq
     return TQ_OK;
 }
 
-tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
-                              tq_cache **out, tq_error *err) {
+tq_status tq_cache_new_sharing(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                               const tq_cache *tables, tq_cache **out, tq_error *err) {
     TQ_TRY(check_params(params, max_chunk, err));
     tq_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
@@ -200,7 +205,7 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
     tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
     tq_layer_schedule schedule;
-    if (status == TQ_OK) status = make_codecs(cache, &schedule, err);
+    if (status == TQ_OK) status = make_codecs(cache, tables, &schedule, err);
     if (status == TQ_OK) status = allocate(cache, &schedule, err);
     cache->params.config.kv = cache->kv;
     cache->params.windows = NULL; /* the caller's; the layers have theirs */
@@ -211,6 +216,11 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     }
     *out = cache;
     return TQ_OK;
+}
+
+tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                              tq_cache **out, tq_error *err) {
+    return tq_cache_new_sharing(backend, params, max_chunk, budget, NULL, out, err);
 }
 
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
@@ -351,6 +361,15 @@ size_t tq_cache_bytes_wanted(const tq_cache *cache, int n_tokens) {
     for (int l = 0; l < cache->params.n_layers; l++) {
         const tq_cache_layer *layer = &cache->layers[l];
         bytes += (size_t)max_int(pages_for(cache, layer, n_tokens) - layer->n_pages, 0) * layer->pool->slot_bytes;
+    }
+    return bytes;
+}
+
+size_t tq_cache_table_bytes(const tq_cache *cache) {
+    size_t bytes = 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        if (layer->owns_codecs) bytes += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
     }
     return bytes;
 }
@@ -502,8 +521,8 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
         const tq_cache_layer *layer = &cache->layers[l];
         page_of_all += layer->pool->slot_bytes;
         stats->bytes += (size_t)layer->n_pages * layer->pool->slot_bytes;
-        if (layer->owns_codecs) stats->bytes += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
     }
+    stats->bytes += tq_cache_table_bytes(cache);
     stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
     stats->bits_per_value = (double)page_of_all * 8 / ((double)values * TQ_PAGE_TOKENS * p->n_layers);
 }

@@ -37,8 +37,9 @@ tq_status tq_slot_reserve(tq_scheduler *s, tq_slot *slot, int n, tq_error *err) 
 
 static tq_status new_cache(tq_scheduler *s, tq_slot *slot, const char *kv, tq_error *err) {
     tq_cache_params params = tq_scheduler_cache_params(s, kv);
+    const tq_cache *tables = tq_scheduler_tables(s, kv);
     tq_status status;
-    do status = tq_cache_new_within(s->model->backend, &params, s->params.prefill_chunk, &s->budget, &slot->cache, err);
+    do status = tq_cache_new_sharing(s->model->backend, &params, s->params.prefill_chunk, &s->budget, tables, &slot->cache, err);
     while (status == TQ_FULL && tq_prefix_tree_evict(s->tree));
     return status;
 }
