@@ -47,16 +47,17 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
 
 /* A codec with a dense rotation draws one a layer, as the prototype does: seed 42 + 7 * layer.  Others are those of seed
  * 42 in any layer, and shared by the layers of a run. */
-static tq_status make_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *shared, int l, const char *key,
-                                   const char *value, int head_dim, tq_key_centre centre, tq_error *err) {
-    bool draws = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
-    if (shared && !draws) {
-        memcpy(layer->keys, shared->keys, sizeof layer->keys);
-        layer->key = shared->key;
-        layer->value = shared->value;
-        return TQ_OK;
-    }
-    uint64_t seed = 42 + (draws ? 7 * (uint64_t)l : 0);
+static bool is_drawn(const char *key, const char *value) { return strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0; }
+
+static void share_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *from) {
+    memcpy(layer->keys, from->keys, sizeof layer->keys);
+    layer->key = from->key;
+    layer->value = from->value;
+}
+
+static tq_status make_layer_codecs(tq_cache_layer *layer, int l, const char *key, const char *value, int head_dim,
+                                   tq_key_centre centre, tq_error *err) {
+    uint64_t seed = 42 + (is_drawn(key, value) ? 7 * (uint64_t)l : 0);
     layer->owns_codecs = true;
     TQ_TRY(tq_codec_new(value, head_dim, seed, &layer->value, err));
     TQ_TRY(tq_codec_new(key, head_dim, seed, &layer->own_key, err));
@@ -74,7 +75,7 @@ static bool is_exact(const tq_cache_layer *layer) {
 }
 
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
-static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
+static tq_status make_codecs(tq_cache *cache, const tq_cache *tables, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
     const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
     bool overridden = config->key_bits || config->value_bits || config->value_group_size;
@@ -101,8 +102,11 @@ static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_er
         const tq_cache_layer *shared = NULL;
         for (int l = 0; l < cache->params.n_layers; l++) {
             if (tq_layer_schedule_run(schedule, l) != run) continue;
-            TQ_TRY(make_layer_codecs(&cache->layers[l], shared, l, key, value, cache->params.head_dim, config->key_centre, err));
-            if (!shared) shared = &cache->layers[l];
+            tq_cache_layer *layer = &cache->layers[l];
+            const tq_cache_layer *from = tables ? &tables->layers[l] : shared;
+            if (from) share_layer_codecs(layer, from);
+            else TQ_TRY(make_layer_codecs(layer, l, key, value, cache->params.head_dim, config->key_centre, err));
+            if (!shared && !is_drawn(key, value)) shared = layer;
         }
     }
     int window = tq_cache_window_of(cache->kv);
@@ -232,8 +236,8 @@ static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq
     return TQ_OK;
 }
 
-tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
-                              tq_cache **out, tq_error *err) {
+tq_status tq_cache_new_sharing(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                               const tq_cache *tables, tq_cache **out, tq_error *err) {
     TQ_TRY(check_params(params, max_chunk, err));
     tq_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
@@ -245,7 +249,7 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
     tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
     tq_layer_schedule schedule;
-    if (status == TQ_OK) status = make_codecs(cache, &schedule, err);
+    if (status == TQ_OK) status = make_codecs(cache, tables, &schedule, err);
     if (status == TQ_OK) status = allocate(cache, &schedule, err);
     cache->params.config.kv = cache->kv;
     cache->params.windows = NULL; /* the caller's; the layers have theirs */
@@ -256,6 +260,11 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     }
     *out = cache;
     return TQ_OK;
+}
+
+tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                              tq_cache **out, tq_error *err) {
+    return tq_cache_new_sharing(backend, params, max_chunk, budget, NULL, out, err);
 }
 
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
@@ -422,6 +431,15 @@ static void decide_on_centres(tq_cache *cache, tq_cache_layer *layer, const tq_f
     while (layer->n_pages < reserved) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
 }
 
+size_t tq_cache_table_bytes(const tq_cache *cache) {
+    size_t bytes = 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        if (layer->owns_codecs) bytes += tq_codec_table_bytes(layer->own_key) + tq_codec_table_bytes(layer->value);
+    }
+    return bytes;
+}
+
 static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, const float *v, int n) {
     tq_kv_store *store = &layer->store;
     int taken = fill_sinks(cache, store, k, v, n);
@@ -572,8 +590,8 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
         const tq_cache_layer *layer = &cache->layers[l];
         page_of_all += layer->pool->slot_bytes;
         stats->bytes += (size_t)layer->n_pages * layer->pool->slot_bytes;
-        if (layer->owns_codecs) stats->bytes += tq_codec_table_bytes(layer->own_key) + tq_codec_table_bytes(layer->value);
     }
+    stats->bytes += tq_cache_table_bytes(cache);
     stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
     stats->bits_per_value = (double)page_of_all * 8 / ((double)values * TQ_PAGE_TOKENS * p->n_layers);
 }

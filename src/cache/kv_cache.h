@@ -51,6 +51,12 @@ tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, in
 tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
                               tq_cache **out, tq_error *err);
 
+/* Likewise, with the codecs' tables of another cache of the same params, which must last longer: drawing a dense rotation for
+ * every layer takes a good part of a second.  NULL: its own. */
+tq_status tq_cache_new_sharing(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                               const tq_cache *tables, tq_cache **out, tq_error *err);
+size_t tq_cache_table_bytes(const tq_cache *cache); /* of codecs' tables that are its own */
+
 /* Take the pages that n more tokens will need, and make pages that others hold too its own where rows will be written:
  * storing up to n tokens then cannot fail for want of pages.  TQ_FULL leaves what is stored as it is.  Storing without
  * it reserves layer by layer. */

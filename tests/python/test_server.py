@@ -807,6 +807,21 @@ def raw_prompts_begin_as_the_tokenizer_says():
             equal(got["usage"]["prompt_tokens"], len(plain) + 1)
 
 
+def marks_of_reasoning_are_the_tokenizers():
+    """Marks that are control tokens, which no text has, are seen all the same; where nobody splits, none is shown."""
+    for marks, thought in ((("[THINK]", "[/THINK]"), "[THINK][THINK]"), (("<|channel|>", "<|message|>", "<|end|>", "<|start|>"), None)):
+        with tempfile.TemporaryDirectory() as folder:
+            model, ids = prefix_model.make_marked(os.path.join(folder, "model"), marks)
+            with Server(TQ, "--quiet", model=str(model)) as s:
+                ask = {**CHAT, "max_tokens": 3, "temperature": 0, "logit_bias": {str(ids[0]): 100}}
+                message = request(s.port, "POST", "/v1/chat/completions", ask)[2]["choices"][0]["message"]
+                equal((message["content"], message.get("reasoning_content")), ("", thought))
+                message = request(s.port, "POST", "/v1/chat/completions", {**ask, "reasoning_format": "none"})[2]["choices"][0]["message"]
+                equal(message["content"], marks[0] * 3)
+                got = request(s.port, "POST", "/v1/completions", {"prompt": "x", "max_tokens": 3, "logit_bias": ask["logit_bias"]})[2]
+                equal((got["choices"][0]["text"], got["usage"]["completion_tokens"]), ("", 3))
+
+
 def is_up(server):
     try:
         return request(server.port, "GET", "/health")[0] == 200

@@ -186,6 +186,7 @@ static int start_scheduler(server *s) {
 static int load(server *s) {
     int code = s->config->open_model(s->config->open_ctx, on_progress, s, &s->model);
     if (code == EXIT_SUCCESS) name_model(s);
+    if (code == EXIT_SUCCESS) server_find_marks(s);
     if (code == EXIT_SUCCESS) code = start_scheduler(s);
     if (code != EXIT_SUCCESS) return code;
     int loading = SERVER_LOADING; /* unless it has been ended meanwhile */

@@ -7,6 +7,7 @@
 
 #include "gen_request.h"
 #include "http.h"
+#include "reasoning_split.h"
 #include "server.h"
 #include "server_metrics.h"
 #include "turboquant/tq_scheduler.h"
@@ -29,6 +30,9 @@ typedef struct server {
     int64_t cache_bytes;
     char kv[64]; /* the codec in use for requests that name none */
     gen_limits limits;
+    const reasoning_marks *marks; /* that the model's tokenizer has, and those of them that are control tokens */
+    int32_t shown[TQ_MAX_SHOWN];
+    int n_shown;
     pthread_mutex_t reading; /* one body at a time becomes JSON and tokens: that is what takes memory */
 } server;
 
@@ -37,6 +41,9 @@ bool server_is_ready(server *s, api_error *error);
 
 /* The model must be one that this server has (any name for it is taken: "" and absent, too).  Kept for answers. */
 const char *server_model_name(const server *s, const char *asked);
+
+/* Look which marks of reasoning the model has. */
+void server_find_marks(server *s);
 
 void server_random(void *bytes, size_t n);
 /* A new id, "chatcmpl-" and 24 letters, into id. */
