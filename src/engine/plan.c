@@ -141,7 +141,7 @@ void tq_model_get_experts(const tq_model *model, tq_experts_info *out) {
 void tq_model_get_text(const tq_model *model, tq_text_info *out) {
     *out = (tq_text_info){.vocab = model->tokenizer ? tq_tokenizer_vocab_size(model->tokenizer) : 0,
                           .bos = model->bos_token, .eos = model->eos_token, .end_ids = model->eos, .n_end_ids = model->n_eos,
-                          .has_chat_template = model->chat_template != NULL};
+                          .has_chat_template = model->templates.n > 0};
 }
 
 static int more_bytes(const void *a, const void *b) {

@@ -19,9 +19,11 @@ TQ = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "tq"
 BIG = random.Random(1).randbytes(3_000_000)
 OTHER = random.Random(2).randbytes(3_000_000)
 SMALL = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "tokenizer_config.json": b"{ }",
-         "generation_config.json": b"{  }", "chat_template.jinja": b"{{ x }}"}
+         "generation_config.json": b"{  }", "chat_template.jinja": b"{{ x }}",
+         "additional_chat_templates/tool_use.jinja": b"{{ tools }}"}
 EXTRA = {"README.md": b"read", ".gitattributes": b"x", "pytorch_model.bin": b"old", "onnx/model.onnx": b"other",
-         "original/consolidated.safetensors": b"twice", "training_args.json": b"{}"}
+         "original/consolidated.safetensors": b"twice", "training_args.json": b"{}",
+         "additional_chat_templates/notes.md": b"notes", "additional_chat_templates/old/tool_use.jinja": b"no"}
 SINGLE = {**SMALL, **EXTRA, "model.safetensors": BIG}
 
 
@@ -79,7 +81,7 @@ NEEDED = {**SMALL, "model.safetensors": BIG}
 def pulls_what_a_model_needs():
     with Case() as c:
         run = c.pull()
-        c.expect(run, 0, "pulling 6 files", c.hub.endpoint)
+        c.expect(run, 0, "pulling 7 files", c.hub.endpoint)
         check(run.stdout == f"{c.folder}/snapshots/{COMMIT}\n", run.stdout)
         c.complete(NEEDED, "pull")
         link = c.folder / "snapshots" / COMMIT / "model.safetensors"
@@ -94,7 +96,7 @@ def pulls_shards_of_the_index_and_no_others():
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}}
     files = {**SMALL, **shards, "model.safetensors.index.json": json.dumps(index).encode()}
     with Case({**files, "consolidated.safetensors": b"again", **EXTRA}) as c:
-        c.expect(c.pull(), 0, "pulling 8 files")
+        c.expect(c.pull(), 0, "pulling 9 files")
         c.complete(files, "shards")
     for name in ("../x.safetensors", "/etc/passwd", "not-there.safetensors", "config.json", 3):
         index["weight_map"]["b"] = name
@@ -326,7 +328,7 @@ def shares_the_cache_with_huggingface_hub():
     with Case() as c:
         c.expect(c.pull(), 0)
         root = f"{c.folder}/snapshots/{COMMIT}"
-        want = f"{root}\n{root}/model.safetensors\n0 [('org/model', 6, [['main']])]"
+        want = f"{root}\n{root}/model.safetensors\n0 [('org/model', 7, [['main']])]"
         got = python(c, read, HF_HUB_OFFLINE="1")
         check(got == want, f"what it sees: {got}")
         n = len(c.hub.cdn_requests)
