@@ -143,6 +143,23 @@ def test_goldens(temporary):
         check_golden(path, directory / "golden.safetensors", f"golden {family} {kind.name} scalar", 1e-4, "--kernels", "scalar")
 
 
+def test_fused(temporary):
+    """q, k and v in one tensor, with rows in pairs and without, and gate and up of experts in one."""
+    for family, kind in (("llama", T.F32), ("granite", T.BF16), ("qwen3", T.BF16), ("qwen3_moe", T.F32), ("mixtral", T.BF16),
+                         ("qwen3_5_moe", T.F32)):
+        directory = ROOT / "tests" / "goldens" / family
+        config, tensors = models.read_directory(directory)
+        path = os.path.join(temporary, f"{family}.gguf")
+        writer = gguf.GGUFWriter(path, models.architecture(config))
+        models.add_config(writer, config)
+        models.add_weights(writer, config, tensors, lambda name: kind, fused=True)
+        models.finish(writer)
+        names = [t.name for t in gguf.GGUFReader(path).tensors]
+        check(any("attn_qkv" in n or "gate_up_exps" in n for n in names) and not any("gate_exps" in n for n in names),
+              f"fused {family}: {names}")
+        check_golden(path, directory / "golden.safetensors", f"fused {family}")
+
+
 def test_types(temporary):
     """Every type: products with one token and with many, and embedding rows, against numpy on gguf.quants' floats."""
     rng = np.random.default_rng(1)
