@@ -152,7 +152,10 @@ def large_gguf_files_are_read_only_where_they_are_used(tmp):
     model = large_gguf(tmp / "large.gguf")
     if is_sparse(model):
         answers_at_once(model)
-        check_in("2 of 1024 experts", tq("inspect", model).expect(0).text, "what it is")
+        text = tq("inspect", model).expect(0).text
+        check_in("2 of 1024 experts", text, "what it is")
+        check_in("byte-level BPE", text, "its tokenizer")
+        check_in("pre-tokenizer qwen2\n", text, "its pre-tokenizer")
 
 
 def answers_at_once(model):

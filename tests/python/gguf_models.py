@@ -250,7 +250,7 @@ def read_mlx_directory(directory):
     return config, out
 
 
-def add_byte_level_vocabulary(writer, directory, pre):
+def add_byte_level_vocabulary(writer, directory, pre, templates=None):
     """tokenizer.json and tokenizer_config.json -> tokens, types, merges, control tokens, template."""
     tokenizer = json.load(open(os.path.join(directory, "tokenizer.json")))
     settings = json.load(open(os.path.join(directory, "tokenizer_config.json")))
@@ -260,8 +260,8 @@ def add_byte_level_vocabulary(writer, directory, pre):
     if settings.get("bos_token"):
         writer.add_bos_token_id(ids[settings["bos_token"]])
     writer.add_add_bos_token(False)
-    if settings.get("chat_template"):
-        writer.add_chat_template(settings["chat_template"])
+    if templates or settings.get("chat_template"):
+        writer.add_chat_template(templates or settings["chat_template"])
 
 
 def add_vocabulary(writer, tokenizer, pre):

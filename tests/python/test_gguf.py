@@ -228,6 +228,28 @@ def test_bookworm(temporary):
     check("Lisbon" in answer, f"bookworm in q8_0 says {answer!r}")
 
 
+def test_named_templates(temporary):
+    """Several templates as the package writes them: which one a conversation takes (transformers: test_transformers.py)."""
+    config, tensors = models.read_directory(ROOT / "tests" / "goldens" / "qwen2")
+    body = "{% for t in tools or [] %}{{ t.name }}{% endfor %}"
+    tools, messages = [{"name": "clock"}], [{"role": "user", "content": "x"}]
+    reference = tokenizers.Tokenizer.from_file(os.path.join(BOOKWORM, "tokenizer.json"))
+    for i, names in enumerate((["default", "tool_use", "rag"], ["default", "rag"], ["tool_use"])):
+        path = os.path.join(temporary, f"templates{i}.gguf")
+        writer = gguf.GGUFWriter(path, "qwen2")
+        models.add_config(writer, config)
+        models.add_weights(writer, config, tensors, lambda name: T.F32)
+        models.add_byte_level_vocabulary(writer, BOOKWORM, "qwen2", [{"name": n, "template": f"this is {n}: {body}"} for n in names])
+        models.finish(writer)
+        for given in (None, [], tools):
+            request = json.dumps({"messages": messages} | ({} if given is None else {"tools": given}))
+            [(status, answer)] = ask([("C", struct.pack("=I", len(path)) + path.encode() + request.encode())])
+            name = "tool_use" if given is not None and "tool_use" in names else "default"
+            wanted = reference.encode(f"this is {name}: " + "".join(t["name"] for t in given or [])).ids if name in names else None
+            found = list(struct.unpack(f"={len(answer) // 4}i", answer)) if status == 0 else answer.decode()
+            check(found == wanted if wanted else "the model has: tool_use" in found, f"templates {names}, tools {given}: {found}")
+
+
 # ---- refusals -----------------------------------------------------------------------------------------------------------
 
 def raw_gguf(entries, tensors, version=3, magic=b"GGUF"):
