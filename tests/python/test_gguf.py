@@ -231,6 +231,9 @@ def test_bookworm(temporary):
 def test_named_templates(temporary):
     """Several templates as the package writes them: which one a conversation takes (transformers: test_transformers.py)."""
     config, tensors = models.read_directory(ROOT / "tests" / "goldens" / "qwen2")
+    config["vocab_size"] = 8192  # of the tokenizer
+    for name in [n for n in tensors if n in ("model.embed_tokens.weight", "lm_head.weight")]:
+        tensors[name] = np.resize(tensors[name], (8192, tensors[name].shape[1]))
     body = "{% for t in tools or [] %}{{ t.name }}{% endfor %}"
     tools, messages = [{"name": "clock"}], [{"role": "user", "content": "x"}]
     reference = tokenizers.Tokenizer.from_file(os.path.join(BOOKWORM, "tokenizer.json"))
