@@ -123,6 +123,28 @@ def chooses_one_gguf_file():
         c.expect(c.pull(), 1, "neither config.json with model.safetensors nor a GGUF file")
 
 
+def a_revision_may_stand_in_the_name():
+    with Case() as c:
+        run = c.pull("org/model@v1.0")
+        c.expect(run, 0)
+        check(any("/revision/v1.0?" in r["path"] for r in c.hub.requests), f"the revision is asked for: {c.hub.requests}")
+        check((c.folder / "refs/v1.0").read_text() == COMMIT and not (c.folder / "refs/main").exists(), "its ref")
+        ask = lambda name: c.tq("inspect", name, HF_HUB_OFFLINE="1")
+        c.expect(ask("org/model@v1.0"), 1, "org/model@v1.0: from Hugging Face's cache")  # no model, but found
+        c.expect(ask(f"org/model@{COMMIT}"), 1, "from Hugging Face's cache")
+        c.expect(ask("org/model"), 1, "HF_HUB_OFFLINE is set")
+        c.expect(ask("org/model@v2"), 1, "HF_HUB_OFFLINE is set")
+
+
+def lists_what_there_is():
+    with Case({"m-Q4_K_M.gguf": b"GGUF", "README.md": b"x" * 2000}) as c:
+        run = c.tq("pull", "org/model", "--list")
+        c.expect(run, 0)
+        check(run.stdout == f"    2.0 kB  README.md\n   4 bytes  m-Q4_K_M.gguf\n    2.0 kB  in 2 files of commit {COMMIT}\n", run.stdout)
+        check(not c.hub.cdn_requests and not c.folder.exists(), "nothing is fetched")
+        c.expect(c.tq("pull", "org/model", "--list", HF_HUB_OFFLINE="1"), 1, "HF_HUB_OFFLINE is set")
+
+
 def resumes_what_broke_off():
     with Case() as c:
         c.hub.faults["cdn:model.safetensors"] = [breaks_after(1_000_000, BIG), breaks_after(500_000, BIG)]
@@ -217,6 +239,9 @@ def says_what_a_status_means():
             c.expect(c.pull(), 1, f"sends us to '{target[:8]}")
         c.expect(c.pull("model"), 2, "want ORG/NAME")
         c.expect(c.pull("../model"), 2, "want ORG/NAME")
+        for name in ("org/model@", "org/model@../x", "org/model@a b:", "org/model@" + "x" * 300, "org/model@v1@"):
+            c.expect(c.pull(name), 2 if name[-2:] != "1@" else 0)
+        c.expect(c.tq("pull", "org/model@v1", "--revision", "v1"), 2, "want @v1 or --revision, got both")
         c.expect(c.tq("pull", "org/model", "--revision", "../../x"), 1, "revision '../../x'")
         c.expect(c.pull(HF_ENDPOINT="ftp://x"), 1, "HF_ENDPOINT: want an address")
         c.expect(c.pull(HF_HUB_OFFLINE="1"), 1, "HF_HUB_OFFLINE is set")
