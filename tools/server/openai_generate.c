@@ -102,7 +102,7 @@ static bool submit_all(generation *g, api_error *error) {
         tq_error from;
         tq_status status = answers_submit(g->answers, i, s->scheduler, &p, &from);
         if (status == TQ_OK) continue;
-        server_fail_submit(error, status, &from, g->asked.kv);
+        server_fail_submit(s, error, status, &from, g->asked.kv);
         return false; /* free_generation cancels those that were taken */
     }
     return true;

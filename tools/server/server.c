@@ -12,7 +12,10 @@
 
 #include "server_state.h"
 
-enum { KEY_FILE_BYTES_MAX = 65536 };
+enum {
+    KEY_FILE_BYTES_MAX = 65536,
+    LAST_WORDS_SECONDS = 5, /* to send answers and errors, however little of --shutdown-timeout is left */
+};
 
 static const http_route routes[] = {
     {"POST", "/chat/completions", serve_chat_completions, 0},
@@ -221,10 +224,13 @@ static void block_signals(void) {
 }
 
 static void end(server *s, http_server *http) {
+    double until = clock_seconds() + s->config->shutdown_seconds;
     if (s->scheduler) {
         bool all = tq_scheduler_drain(s->scheduler, s->config->shutdown_seconds);
         log_line(all ? "all requests are finished" : "cancelled what was not finished after %d s", s->config->shutdown_seconds);
     }
+    double left = until - clock_seconds();
+    if (!http_server_drain(http, left > LAST_WORDS_SECONDS ? left : LAST_WORDS_SECONDS)) log_line("some clients did not take their answers");
     http_server_free(http);
     tq_scheduler_free(s->scheduler);
     tq_model_free(s->model);

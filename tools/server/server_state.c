@@ -56,7 +56,8 @@ void server_fail_event(api_error *error, const tq_event *e) {
     }
 }
 
-void server_fail_submit(api_error *error, tq_status status, const tq_error *from, const char *kv) {
+void server_fail_submit(server *s, api_error *error, tq_status status, const tq_error *from, const char *kv) {
+    if (status == TQ_BUSY && !server_is_ready(s, error)) return; /* the end has come between two looks */
     if (status == TQ_BUSY) {
         api_fail(error, 429, NULL, "queue_full", "%s", from->text);
         error->retry_after = 1;

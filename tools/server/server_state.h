@@ -45,7 +45,7 @@ void server_make_id(char *id, size_t cap, const char *prefix);
 /* Why a request failed, from its DONE event. */
 void server_fail_event(api_error *error, const tq_event *event);
 /* Why the scheduler did not take a request. */
-void server_fail_submit(api_error *error, tq_status status, const tq_error *from, const char *kv);
+void server_fail_submit(server *s, api_error *error, tq_status status, const tq_error *from, const char *kv);
 
 /* Handlers; ctx is the server. */
 void serve_chat_completions(void *ctx, const http_request *request, http_reply *reply);
