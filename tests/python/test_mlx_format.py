@@ -180,6 +180,15 @@ def test_refusals(temporary):
     check(not left, f"left behind: {left}")
 
 
+def test_greedy_text():
+    """The bundled directory says what mlx-lm says with it."""
+    for entry in json.load(open(os.path.join(ROOT, "tests", "goldens", "bookworm", "mlx_text.json"))):
+        result = subprocess.run([TQ, "generate", "--model", os.path.join(ROOT, "models", "bookworm"), "--prompt", entry["prompt"],
+                                 "--temp", "0", "-m", "48", "--kv", "f16"], capture_output=True, text=True)
+        check(result.stdout.strip() == entry["text"].strip(), f"{entry['prompt']}: mlx-lm says {entry['text']!r}, tq {result.stdout!r}")
+
+
+test_greedy_text()
 with tempfile.TemporaryDirectory() as directory:
     test_equals_mlx(directory)
     test_whole_directory(directory)
