@@ -154,4 +154,4 @@ def names_that_are_nowhere_are_refused(tmp):
     ask(tmp, "org/name").expect(1, "org/name: no such directory, not among the models on this machine, and HF_HUB_OFFLINE is set")
     check_in("pull", tq("--help").expect(0).text, "--help")
     tq("pull").expect(2, "want ORG/NAME, got 0 operands")
-    tq("pull", "name").expect(2, "want ORG/NAME or ORG/NAME:FILE, got 'name'")
+    tq("pull", "name").expect(2, "want ORG/NAME, ORG/NAME@REVISION or either with :FILE, got 'name'")
