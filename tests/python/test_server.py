@@ -601,6 +601,28 @@ def no_http_at_all():
         equal(s.stop(), 0)
 
 
+def what_is_not_whole_has_a_page_of_the_librarys():
+    """As docs/server.md says: the statuses that libmicrohttpd gives by itself; and the neighbours, which are ours."""
+    post = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with Server(TQ, "--idle-timeout", "1", "--quiet") as s:
+        for data, status in ((b"GET /health\r\n\r\n", 400), (b"GET / HTPP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /health HTTP/1.1\r\n\r\n", 400),
+                             (get + b"no colon\r\n\r\n", 400), (post + b"Content-Length: -5\r\n\r\n", 400),
+                             (post + b"Content-Length: 99999999999999999999999\r\n\r\n", 413), (post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+                             (post + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\n", 413), (b"GET /" + b"a" * 60000 + b" HTTP/1.1\r\n\r\n", 414),
+                             (get + b"X: " + b"y" * 60000 + b"\r\n\r\n", 431), (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505)):
+            try:
+                got = raw(s.port, data)
+            except ConnectionError:
+                continue  # what it did not read of the 60 KB resets the connection
+            equal((data[:60], got[0]), (data[:60], status))
+        equal(raw(s.port, get + b"X: " + b"y" * 30000 + b"\r\n\r\n")[0], 200)
+        for data, status, code in ((b"GET /health HTTP/1.0\r\n\r\n", 400, "invalid_host"),
+                                   (post + b"Transfer-Encoding: gzip\r\n\r\nzz", 501, "unsupported_transfer_coding")):
+            got = raw(s.port, data)
+            equal((got[0], json.loads(got[2])["error"]["code"]), (status, code))
+
+
 # ---- leaving and waiting -----------------------------------------------------------------------------------------------------
 
 
@@ -825,6 +847,16 @@ def slow_readers_are_cut_off_and_slow_answers_are_not():
             deaf.connect(("127.0.0.1", s.port))
             deaf.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             until(lambda: metric(s.port, 'tq_requests_total{finish="cancelled"}') > 0, "who does not read is waited for")
+
+
+def options_are_defaults_of_requests():
+    with Server(TQ, "--temp", "0", "--frequency-penalty", "2", "--presence-penalty", "1", "--max-tokens", "24", "--quiet") as s:
+        got = request(s.port, "GET", "/props")[2]["default_generation_settings"]
+        equal((got["temperature"], got["frequency_penalty"], got["presence_penalty"], got["max_tokens"]), (0, 2, 1, 24))
+        ask = {"prompt": "the the the the the", "max_tokens": 24}
+        held = request(s.port, "POST", "/v1/completions", ask)[2]["choices"][0]["text"]
+        equal(request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 2, "presence_penalty": 1})[2]["choices"][0]["text"], held)
+        assert request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 0, "presence_penalty": 0})[2]["choices"][0]["text"] != held
 
 
 def deadlines_end_requests():

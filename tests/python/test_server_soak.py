@@ -16,7 +16,7 @@ from server_process import Server, metric, request, rss_kib
 TQ = sys.argv[1]
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 12
 CLIENTS = int(sys.argv[3]) if len(sys.argv) > 3 else 64
-GROWTH_KIB_A_MINUTE = 1024  # of a server that keeps nothing: allocators and stacks settle within this
+GROWTH_KIB_A_MINUTE = 256  # of a server that keeps nothing: allocators and stacks settle within this
 
 STORY = "The old miller walked slowly to the river and back again. "
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -316,7 +317,11 @@ static bool append_body(exchange *x, const char *data, size_t n) {
 /* False: the refusal must be sent at once, since reading on would take too long. */
 static bool begin_body(exchange *x) {
     const http_config *c = &x->server->config;
-    const char *length = http_header(&x->request, "Content-Length");
+    const char *length = http_header(&x->request, "Content-Length"), *coding = http_header(&x->request, "Transfer-Encoding");
+    if (coding && strcasecmp(coding, "chunked") != 0) { /* where such a body ends only its sender knows */
+        if (!x->refused) api_fail(&x->refusal, 501, NULL, "unsupported_transfer_coding", "Transfer-Encoding: want chunked, got '%.100s'", coding);
+        return false;
+    }
     long long announced = length ? strtoll(length, NULL, 10) : 0; /* libmicrohttpd has checked it */
     bool fits = x->refused ? announced <= c->max_body_bytes : reserve(x, announced);
     double patience = c->idle_seconds + (double)announced / BODY_BYTES_PER_SECOND;

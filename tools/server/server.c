@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +15,8 @@
 
 enum {
     KEY_FILE_BYTES_MAX = 65536,
+    ARENAS = 2,
+    LARGE_BLOCK_BYTES = 256 << 10,
     LAST_WORDS_SECONDS = 5, /* to send answers and errors, however little of --shutdown-timeout is left */
 };
 
@@ -279,7 +282,16 @@ static int run(server *s, const access_lists *access) {
     return s->load_code;
 }
 
+/* Connections' threads come and go, bodies and caches of all sizes with them: with an arena for each and large blocks within,
+ * the heap of a busy server grew for minutes and stayed there.  Large blocks go back to the system when they are freed. */
+static void bound_heap(void) {
+    mallopt(M_ARENA_MAX, ARENAS);
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
+}
+
 int server_run(const server_config *config) {
+    bound_heap();
     static access_lists access;
     int code = read_access(config, &access);
     if (code != EXIT_SUCCESS) return code;
