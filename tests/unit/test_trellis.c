@@ -3,7 +3,7 @@
 
 #include "codec/codec.h"
 
-enum { MAX_DIM = 512, ROWS = 19 }; /* 19: a full set of lanes and some more, whatever their number */
+enum { MAX_DIM = 512 };
 
 /* ---- the codes -------------------------------------------------------------------------------------------------------- */
 
@@ -33,6 +33,18 @@ static void trellises_have_at_most_the_distortion_of_the_table(void **state) {
     }
 }
 
+/* What the encoder counts, written down once more. */
+static int64_t cost_of(const tq_trellis *t, const int16_t *samples, const int8_t *levels, int n) {
+    double unit = t->coarse ? 2 : 1;
+    int64_t cost = 0;
+    for (int i = 0; i < n; i++) {
+        double sample = floor(samples[i] / 16.0 / unit + .5), level = floor(levels[i] / unit + (t->coarse ? .5 : 0));
+        int d = (int)fmin(fabs(fmax(-128, fmin(127, sample)) - level), 63), near = d < t->knee ? d : t->knee;
+        cost += (near * near * t->near + 128) / 256 + (d - near) * t->far / 16;
+    }
+    return cost;
+}
+
 /* Found by the encoder: no single code of a chain can be changed for the better (its end is the state of its start, so
  * every chain of codes is legal). */
 static void no_change_of_one_code_is_nearer(void **state) {
@@ -54,8 +66,7 @@ static void no_change_of_one_code_is_nearer(void **state) {
                 if (change >= 0 && (change >> bits < 6 || change >> bits >= N - 6)) continue;
                 if (change >= 0) codes[change >> bits] = (uint8_t)(change & ((1 << bits) - 1));
                 tq_trellis_decode(t, codes, N, levels);
-                int64_t error = 0;
-                for (int i = 0; i < N; i++) error += (2 * levels[i] - samples[i]) * (2 * levels[i] - samples[i]);
+                int64_t error = cost_of(t, samples, levels, N);
                 if (change < 0) best = error;
                 else codes[change >> bits] = was;
                 if (error < best) fail_msg("%d bits, round %d: code %d", bits, round, change >> bits);
@@ -113,32 +124,57 @@ static void check_values(const tq_kernels *k, const tq_trellis *t, tq_rng *rng) 
     guarded_free(&tile, "the tile");
 }
 
-static void check_encoder(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
-    size_t n = (size_t)ROWS * (size_t)dim, bytes = TQ_TRELLIS_SCRATCH(dim);
-    int16_t *samples = test_alloc(n * sizeof *samples);
-    guarded codes = guarded_new(n, 0);
-    void *scratch = aligned_alloc(64, bytes);
-    assert_non_null(scratch);
-    for (size_t i = 0; i < n; i++) samples[i] = (int16_t)lrint(test_normal(rng) * (double)t->sigma * TQ_TRELLIS_UNIT);
-    k->trellis_encode(t, samples, ROWS, dim, codes.data, scratch);
-    for (int row = 0; row < ROWS; row++) {
-        uint8_t want[MAX_DIM];
-        tq_trellis_encode(t, samples + row * dim, dim, want);
-        if (memcmp(want, codes.data + row * dim, (size_t)dim) != 0)
-            fail_msg("%s: %d bits, dim %d: row %d is encoded otherwise", k->name, t->bits, dim, row);
+/* Rows of every kind side by side: normal, flat, spikes, the ends of the range, one that jumps between them. */
+static int16_t sample_of(const tq_trellis *t, int row, int i, tq_rng *rng) {
+    double normal = test_normal(rng) * (double)t->sigma * TQ_TRELLIS_UNIT;
+    switch (row % 8) {
+    case 0: return 0;
+    case 1: return INT16_MAX;
+    case 2: return INT16_MIN;
+    case 3: return i % 2 ? INT16_MAX : INT16_MIN;
+    case 4: return (int16_t)tq_rng_u64(rng);
+    case 5: return (int16_t)(i % 16 == row % 16 ? 127 * 16 : lrint(normal / 16));
+    default: return (int16_t)lrint(normal);
     }
+}
+
+static void check_encoder(const tq_kernels *k, const tq_trellis *t, int dim, int n_rows, tq_rng *rng) {
+    enum { ROWS = TQ_TRELLIS_ROWS };
+    size_t n = (size_t)ROWS * (size_t)dim;
+    int16_t *samples = test_alloc(n * sizeof *samples);
+    guarded codes = guarded_new(n, 0), sums = guarded_new(2 * ROWS * sizeof(int32_t), 0);
+    int32_t *product = (int32_t *)(void *)sums.data, *energy = product + ROWS;
+    guarded scratch = guarded_new(TQ_TRELLIS_SCRATCH(dim), 0);
+    for (size_t i = 0; i < n; i++) samples[i] = sample_of(t, (int)(i % ROWS), (int)(i / ROWS), rng);
+    k->trellis_encode(t, samples, n_rows, dim, codes.data, product, energy, scratch.data);
+    for (int row = 0; row < n_rows; row++) {
+        int16_t one[MAX_DIM];
+        uint8_t want[MAX_DIM];
+        for (int i = 0; i < dim; i++) one[i] = samples[i * ROWS + row];
+        tq_trellis_encode(t, one, dim, want);
+        for (int i = 0; i < dim; i++)
+            if (want[i] != codes.data[i * ROWS + row])
+                fail_msg("%s: %d bits, dim %d, %d rows: row %d is encoded otherwise at %d", k->name, t->bits, dim, n_rows, row, i);
+        int32_t want_product, want_energy;
+        tq_trellis_sums(t, one, want, dim, &want_product, &want_energy);
+        assert_int_equal(product[row], want_product);
+        assert_int_equal(energy[row], want_energy);
+    }
+    guarded_free(&scratch, "scratch of trellis_encode");
     guarded_free(&codes, "trellis_encode");
-    free(samples), free(scratch);
+    guarded_free(&sums, "sums of trellis_encode");
+    free(samples);
 }
 
 static void check_trellis(const tq_kernels *k) {
+    static const int row_counts[] = {TQ_TRELLIS_ROWS, 1, 19, 33}; /* of every register, some left over */
     tq_rng rng = {61};
     for (int bits = 2; bits <= 4; bits++) {
         const tq_trellis *t = tq_trellis_of(bits);
         check_values(k, t, &rng);
         for (int dim = 16; dim <= MAX_DIM; dim += dim < 128 ? 16 : 128) {
             check_keys(k, t, dim, &rng);
-            check_encoder(k, t, dim, &rng);
+            check_encoder(k, t, dim, row_counts[(dim / 16 + bits) % 4], &rng);
         }
     }
 }

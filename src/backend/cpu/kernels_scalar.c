@@ -101,7 +101,7 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
 
 #include "backend/cpu/page_dots_tiles.h"
 
-/* ---- look-ups and minimum for trellis codes */
+/* ---- look-ups and sums of bytes for trellis codes */
 #define VB 16
 typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef const uint8_t *byte_table, *mix_table;
@@ -112,8 +112,16 @@ static inline vb look_up(byte_table table, vb index) {
 }
 static inline mix_table load_mix(const uint8_t *p) { return p; }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
-static inline vi min_i32(vi a, vi b) {
-    for (int l = 0; l < VL; l++) a[l] = a[l] < b[l] ? a[l] : b[l];
+static inline vb add_capped(vb a, vb b) {
+    for (int i = 0; i < VB; i++) a[i] = (uint8_t)(a[i] + b[i] < 255 ? a[i] + b[i] : 255);
+    return a;
+}
+static inline vb min_u8(vb a, vb b) {
+    for (int i = 0; i < VB; i++) a[i] = a[i] < b[i] ? a[i] : b[i];
+    return a;
+}
+static inline vb distance_u8(vb a, vb b) {
+    for (int i = 0; i < VB; i++) a[i] = a[i] > b[i] ? a[i] - b[i] : b[i] - a[i];
     return a;
 }
 
