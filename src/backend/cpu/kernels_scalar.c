@@ -107,22 +107,25 @@ typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef const uint8_t *byte_table, *mix_table;
 static inline byte_table load_table(const uint8_t *p) { return p; }
 static inline vb look_up(byte_table table, vb index) {
-    for (int i = 0; i < VB; i++) index[i] = table[index[i]];
+    uint8_t bytes[VB]; /* lane by lane in memory: compilers take a register apart badly */
+    memcpy(bytes, &index, sizeof bytes);
+    for (int i = 0; i < VB; i++) bytes[i] = table[bytes[i]];
+    memcpy(&index, bytes, sizeof bytes);
     return index;
 }
 static inline mix_table load_mix(const uint8_t *p) { return p; }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
 static inline vb add_capped(vb a, vb b) {
-    for (int i = 0; i < VB; i++) a[i] = (uint8_t)(a[i] + b[i] < 255 ? a[i] + b[i] : 255);
-    return a;
+    vb sum = a + b;
+    return sum | (vb)(sum < a);
 }
 static inline vb min_u8(vb a, vb b) {
-    for (int i = 0; i < VB; i++) a[i] = a[i] < b[i] ? a[i] : b[i];
-    return a;
+    vb less = (vb)(a < b);
+    return (a & less) | (b & ~less);
 }
 static inline vb distance_u8(vb a, vb b) {
-    for (int i = 0; i < VB; i++) a[i] = a[i] > b[i] ? a[i] - b[i] : b[i] - a[i];
-    return a;
+    vb less = (vb)(a < b);
+    return ((a - b) ^ less) - less;
 }
 
 /* ---- and for codes of pairs */
