@@ -125,17 +125,19 @@ INLINE void begin_search(const tq_trellis *t, chain_search *s, const int bits) {
             }
 }
 
-INLINE vb cost_of_distance(const chain_search *s, vb sample, vb level) {
+INLINE vb cost_of_step(const chain_search *s, vb sample, vb level) {
     return look_up(s->costs, min_u8(distance_u8(sample, level), (vb){0} + 63));
 }
 
-INLINE void search_steps(const chain_search *s, const uint8_t *samples, int n, vb *costs, vb *least, const int bits) {
+/* Nothing is taken off in the first `start` steps. */
+INLINE void search_steps(const chain_search *s, const uint8_t *samples, int n, int start, vb *costs, vb *least,
+                         const int bits) {
     const int n_codes = 1 << bits, high = 6 - bits;
     vb step[TQ_TRELLIS_STATES];
     const uint8_t *steps = (const uint8_t *)step;
     for (int i = 0; i < n; i++, costs += TQ_TRELLIS_STATES) {
         vb sample = load_b(samples + (size_t)i * TQ_TRELLIS_ROWS), smallest = (vb){0} + 255;
-        for (int h = 0; h < TQ_TRELLIS_STATES; h++) step[h] = cost_of_distance(s, sample, (vb){0} + s->level[h]);
+        for (int h = 0; h < TQ_TRELLIS_STATES; h++) step[h] = cost_of_step(s, sample, (vb){0} + s->level[h]);
         const uint16_t *at = s->step_at;
         for (int g = 0; g < TQ_TRELLIS_STATES >> bits; g++) {
             vb from[16];
@@ -148,7 +150,7 @@ INLINE void search_steps(const chain_search *s, const uint8_t *samples, int n, v
                 smallest = min_u8(smallest, best);
             }
         }
-        least[i + 1] = smallest;
+        least[i + 1] = i + 1 < start ? (vb){0} : smallest;
     }
 }
 
@@ -163,7 +165,7 @@ INLINE vb states_before(const chain_search *s, vb sample, int i, vb seam, vb p, 
         vb cost = {0}, q = group | (uint8_t)(m << high);
         for (int g = 0; g < n_groups; g++) cost |= costs[m << high | g] & at_group[g];
         vb level = look_up(s->levels, mixed ^ s->t->mix[m << high]); /* mix is linear */
-        cost = add_capped(cost - least, cost_of_distance(s, sample, level));
+        cost = add_capped(cost - least, cost_of_step(s, sample, level));
         vb better = (vb)(cost < best) | none;
         if (from_seam) better &= (vb)((shift_right(q, bits * i) & from_seam) == (seam & from_seam));
         none &= ~better;
@@ -176,18 +178,22 @@ INLINE vb states_before(const chain_search *s, vb sample, int i, vb seam, vb p, 
 /* The rows of a register: samples and codes TQ_TRELLIS_ROWS apart.  Codes and the levels of them, + 128. */
 INLINE void encode_rows(const chain_search *s, const uint8_t *samples, int n, vb *costs, vb *least, uint8_t *codes,
                         uint8_t *levels, const int bits) {
-    int warm_up = n < TQ_TRELLIS_WARM_UP ? n : TQ_TRELLIS_WARM_UP;
+    const int ahead = TQ_TRELLIS_AHEAD, warm_up = n < TQ_TRELLIS_WARM_UP + ahead ? n - ahead : TQ_TRELLIS_WARM_UP;
     vb seam = {0}, smallest = (vb){0} + 255;
     for (int p = 0; p < TQ_TRELLIS_STATES; p++) costs[p] = (vb){0};
     least[0] = (vb){0};
-    search_steps(s, samples + (size_t)(n - warm_up) * TQ_TRELLIS_ROWS, warm_up, costs, least, bits);
+    search_steps(s, samples + (size_t)(n - warm_up) * TQ_TRELLIS_ROWS, warm_up, 0, costs, least, bits);
+    search_steps(s, samples, ahead, 0, costs + (size_t)warm_up * TQ_TRELLIS_STATES, least + warm_up, bits);
     for (int p = 0; p < TQ_TRELLIS_STATES; p++) {
-        vb cost = costs[warm_up * TQ_TRELLIS_STATES + p], less = (vb)(cost < smallest);
+        vb cost = costs[(warm_up + ahead) * TQ_TRELLIS_STATES + p], less = (vb)(cost < smallest);
         smallest = min_u8(smallest, cost);
         seam = (less & (uint8_t)p) | (seam & ~less);
     }
+    for (int i = ahead - 1; i >= 0; i--)
+        seam = states_before(s, load_b(samples + (size_t)i * TQ_TRELLIS_ROWS), TQ_TRELLIS_STATES, seam, seam,
+                             costs + (size_t)(warm_up + i) * TQ_TRELLIS_STATES, least[warm_up + i], bits);
     for (int p = 0; p < TQ_TRELLIS_STATES; p++) costs[p] = (vb)(seam != (uint8_t)p) & TQ_TRELLIS_UNREACHED;
-    search_steps(s, samples, n, costs, least, bits);
+    search_steps(s, samples, n, tq_trellis_start(s->t), costs, least, bits);
     byte_table table = load_table(s->t->levels);
     vb state = seam;
     for (int i = n - 1; i >= 0; i--) {
