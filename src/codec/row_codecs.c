@@ -122,8 +122,8 @@ float tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t
         return 0;
     }
     /* Of the row's length at most: 512 dims make 23 standard deviations, 18,000 units. */
-    for (int t = 0; factor != 0 && t < dim; t++)
-        samples[(size_t)t * (size_t)stride] = (int16_t)rintf(y[tq_chain_place(t, dim, lanes)] * factor);
+    for (int lane = 0; factor != 0 && lane < lanes; lane++) /* in the order of tq_chain_place */
+        for (int i = lane; i < dim; i += lanes, samples += stride) *samples = (int16_t)lrintf(y[i] * factor);
     return factor;
 }
 

@@ -80,8 +80,9 @@ static void pack_trellis(const tq_flush_args *a, tq_side side, int head, int fir
     for (int r = 0; r < n; r++) {
         bool chosen = inverse_unit[r] != 0;
         if (chosen) scale[r] = tq_trellis_scale(inverse_unit[r], product[r], energy[r]);
-        for (int t = 0; t < dim; t++)
-            codes[tq_chain_place(t, dim, lanes)] = chosen ? work->chains[t * TQ_TRELLIS_ROWS + r] : 0;
+        const uint8_t *chain = work->chains + r;
+        for (int lane = 0; lane < lanes; lane++) /* in the order of tq_chain_place */
+            for (int i = lane; i < dim; i += lanes, chain += TQ_TRELLIS_ROWS) codes[i] = chosen ? *chain : 0;
         tq_block_put(codec, side, block, row + r, codes, scale[r]);
     }
 }
