@@ -90,10 +90,10 @@ static inline int tq_pair_place(int i, int lanes) {
 static inline int tq_chain_place(int t, int dim, int lanes) { return lanes * (t % (dim / lanes)) + t / (dim / lanes); }
 
 /* tq_planar_quantize in two halves, for those who encode many rows at once.  begin: y -> the trellis' samples, in chain
- * order; false if there is nothing to choose (*scale is final and every code 0).  end: the chain's codes -> codes by
- * coordinate and the scale. */
-bool tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, uint16_t *scale);
-uint16_t tq_trellis_end(const tq_codec *codec, int lanes, const float *y, const uint8_t *chain, uint8_t *codes);
+ * order, `stride` apart.  Returns their unit's inverse; 0 if there is nothing to choose: *scale is final and every code 0.
+ * scale: from tq_trellis_sums of the codes found. */
+float tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, int stride, uint16_t *scale);
+uint16_t tq_trellis_scale(float inverse_unit, int32_t product, int32_t energy);
 
 /* All names, for messages; and whether one is among them, its numbers aside. */
 extern const char tq_codec_names[];

@@ -177,7 +177,7 @@ static void cpu_free(tq_backend *backend) {
     tq_cpu_backend *c = cpu(backend);
     tq_pool_free(c->pool);
     free(c->worker_scratch);
-    free(c->trellis_scratch);
+    free(c->trellis_work);
     free(c->input.prepared);
     free(c->input.step);
     free(c->input.sum);
@@ -209,11 +209,11 @@ tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, t
         size_t bytes = (size_t)c->base.n_threads * c->worker_floats * sizeof(float);
         size_t steps = tq_matmul_step_count(max_cols) * sizeof(float), input = tq_matmul_input_count(max_cols) * sizeof(float);
         c->worker_scratch = aligned_alloc(64, bytes);
-        c->trellis_scratch = aligned_alloc(64, (size_t)c->base.n_threads * TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM));
+        c->trellis_work = aligned_alloc(64, (size_t)c->base.n_threads * sizeof *c->trellis_work);
         c->input.prepared = aligned_alloc(64, input);
         c->input.step = aligned_alloc(64, steps);
         c->input.sum = aligned_alloc(64, steps);
-        if (!c->worker_scratch || !c->trellis_scratch || !c->input.prepared || !c->input.step || !c->input.sum)
+        if (!c->worker_scratch || !c->trellis_work || !c->input.prepared || !c->input.step || !c->input.sum)
             status = tq_fail_memory(err, bytes + input + 2 * steps, "matmul scratch");
     }
     if (status != TQ_OK) {

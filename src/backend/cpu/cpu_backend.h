@@ -6,13 +6,20 @@
 #include "backend/cpu/kernels.h"
 #include "base/pool.h"
 
+/* What a thread needs to encode TQ_TRELLIS_ROWS rows. */
+typedef struct tq_trellis_work {
+    int16_t samples[TQ_MAX_PLANAR_DIM * TQ_TRELLIS_ROWS];
+    uint8_t chains[TQ_MAX_PLANAR_DIM * TQ_TRELLIS_ROWS];
+    uint8_t scratch[TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM)] __attribute__((aligned(64)));
+} tq_trellis_work;
+
 typedef struct tq_cpu_backend {
     tq_backend base;
     const tq_kernels *kernels;
     tq_pool *pool;
     float *worker_scratch; /* (n_threads, worker_floats): what gemv and gemm want */
     size_t worker_floats;
-    uint8_t *trellis_scratch;  /* (n_threads, TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM)); touched only by trellis codecs */
+    tq_trellis_work *trellis_work; /* (n_threads); touched only by trellis codecs, and no further than their dim */
     tq_matmul_input input; /* for TQ_GEMM_TOKENS tokens of the widest matrix */
 } tq_cpu_backend;
 

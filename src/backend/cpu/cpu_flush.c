@@ -63,35 +63,32 @@ static void give_channels(const tq_flush_args *a, tq_side side, int head, int fi
     tq_split_choose(energy, codec->dim, codec->n_outliers, tq_block_channels(codec, block));
 }
 
-enum { TRELLIS_ROWS = 16 };
-
-/* n <= TRELLIS_ROWS rows of the queue from `first` on -> rows of one block, encoded side by side. */
+/* n <= TQ_TRELLIS_ROWS rows of the queue from `first` on -> rows of one block, encoded side by side. */
 static void pack_trellis(const tq_flush_args *a, tq_side side, int head, int first, int n, uint8_t *block, int row,
-                         const tq_kernels *k, void *scratch) {
+                         const tq_kernels *k, tq_trellis_work *work) {
     const tq_codec *codec = side == TQ_KEYS ? a->store->key : a->store->value;
-    int dim = codec->dim, lanes = tq_side_lanes(side), index[TRELLIS_ROWS], n_chains = 0;
-    float x[TQ_MAX_PLANAR_DIM], y[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM];
-    int16_t samples[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM] = {0};
-    uint8_t chains[TRELLIS_ROWS * TQ_MAX_PLANAR_DIM], codes[TQ_MAX_PLANAR_DIM];
-    uint16_t scale;
+    int dim = codec->dim, lanes = tq_side_lanes(side);
+    float x[TQ_MAX_PLANAR_DIM], y[TQ_MAX_PLANAR_DIM], inverse_unit[TQ_TRELLIS_ROWS];
+    int32_t product[TQ_TRELLIS_ROWS], energy[TQ_TRELLIS_ROWS];
+    uint8_t codes[TQ_MAX_PLANAR_DIM];
+    uint16_t scale[TQ_TRELLIS_ROWS];
     for (int r = 0; r < n; r++) {
         queue_row(a, side, head, first + r, x);
-        tq_block_rotate(codec, side, block, x, y + r * dim);
-        if (tq_trellis_begin(codec, lanes, y + r * dim, samples + n_chains * dim, &scale)) {
-            index[n_chains++] = r;
-        } else {
-            memset(codes, 0, (size_t)dim);
-            tq_block_put(codec, side, block, row + r, codes, scale);
-        }
+        tq_block_rotate(codec, side, block, x, y);
+        inverse_unit[r] = tq_trellis_begin(codec, lanes, y, work->samples + r, TQ_TRELLIS_ROWS, &scale[r]);
     }
-    k->trellis_encode(codec->trellis, samples, n_chains, dim, chains, scratch);
-    for (int c = 0; c < n_chains; c++) {
-        scale = tq_trellis_end(codec, lanes, y + index[c] * dim, chains + c * dim, codes);
-        tq_block_put(codec, side, block, row + index[c], codes, scale);
+    k->trellis_encode(codec->trellis, work->samples, n, dim, work->chains, product, energy, work->scratch);
+    for (int r = 0; r < n; r++) {
+        bool chosen = inverse_unit[r] != 0;
+        if (chosen) scale[r] = tq_trellis_scale(inverse_unit[r], product[r], energy[r]);
+        const uint8_t *chain = work->chains + r;
+        for (int lane = 0; lane < lanes; lane++) /* in the order of tq_chain_place */
+            for (int i = lane; i < dim; i += lanes, chain += TQ_TRELLIS_ROWS) codes[i] = chosen ? *chain : 0;
+        tq_block_put(codec, side, block, row + r, codes, scale[r]);
     }
 }
 
-static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_kernels *k, void *scratch) {
+static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_kernels *k, tq_trellis_work *work) {
     const tq_kv_store *s = a->store;
     const tq_codec *codec = side == TQ_KEYS ? s->key : s->value;
     float x[TQ_MAX_DIM];
@@ -103,11 +100,11 @@ static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_k
             give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
         if (row == 0 && tq_block_has_channels(codec))
             give_channels(a, side, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
-        n = codec->trellis ? TRELLIS_ROWS : 1;
+        n = codec->trellis ? TQ_TRELLIS_ROWS : 1;
         if (n > a->n_pack - r) n = a->n_pack - r;
         if (n > TQ_PAGE_TOKENS - row) n = TQ_PAGE_TOKENS - row;
         if (codec->trellis) {
-            pack_trellis(a, side, head, a->n_forget + r, n, block, row, k, scratch);
+            pack_trellis(a, side, head, a->n_forget + r, n, block, row, k, work);
         } else {
             queue_row(a, side, head, a->n_forget + r, x);
             tq_block_store(codec, side, block, row, x);
@@ -141,8 +138,7 @@ static void flush_task(void *ctx, int task, int worker) {
     const flush_job *job = ctx;
     const tq_flush_args *args = job->args;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
-    uint8_t *scratch = job->cpu->trellis_scratch + (size_t)worker * TQ_TRELLIS_SCRATCH(TQ_MAX_PLANAR_DIM);
-    pack_rows(args, side, task / 2, job->cpu->kernels, scratch);
+    pack_rows(args, side, task / 2, job->cpu->kernels, &job->cpu->trellis_work[worker]);
     keep_rows(args, side, task / 2);
 }
 

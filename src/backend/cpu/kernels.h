@@ -123,7 +123,7 @@ static inline size_t tq_matmul_scratch(int cols) {
 static inline int tq_matmul_tile(int n, int gemm_tile) { return n > TQ_GEMV_TOKENS ? gemm_tile : 1; }
 
 /* Bytes of trellis_encode's scratch for rows of n samples, aligned to 64. */
-#define TQ_TRELLIS_SCRATCH(n) ((size_t)(n) * 10 * 64)
+#define TQ_TRELLIS_SCRATCH(n) (((size_t)(n) + 1) * (TQ_TRELLIS_STATES + 3) * TQ_TRELLIS_ROWS)
 
 typedef struct tq_kernels {
     const char *name;
@@ -181,9 +181,11 @@ typedef struct tq_kernels {
     void (*unpack_trellis_values)(const tq_trellis_weave *weave, const uint8_t *codes, int n_tiles, uint8_t *dst);
     /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
     void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
-    /* samples (n_rows, n) -> codes (n_rows, n): tq_trellis_encode of each row.  n >= 16; scratch: TQ_TRELLIS_SCRATCH. */
+    /* tq_trellis_encode of n_rows <= TQ_TRELLIS_ROWS rows side by side, and tq_trellis_sums of each: samples and codes are
+     * (n, TQ_TRELLIS_ROWS), product and energy (TQ_TRELLIS_ROWS).  What belongs to no row may be read and comes out as
+     * anything.  n >= 16; scratch: TQ_TRELLIS_SCRATCH(n). */
     void (*trellis_encode)(const tq_trellis *trellis, const int16_t *samples, int n_rows, int n, uint8_t *codes,
-                           void *scratch);
+                           int32_t *product, int32_t *energy, void *scratch);
 
     /* ---- whole pages: n_q <= TQ_PAGE_QUERIES queries, of which `first_q` of the integer vectors is the first; the others'
      * arguments begin at their own.  dots: (tile, TQ_PAGE_QUERIES, 16). */

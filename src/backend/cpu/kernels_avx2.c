@@ -201,7 +201,7 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
 
 #include "backend/cpu/page_dots_tiles.h"
 
-/* ---- look-ups and minimum for trellis codes.  VPSHUFB looks up 16 entries by bits 0-3: four of them and bits 4 and 5
+/* ---- look-ups and sums of bytes for trellis codes.  VPSHUFB looks up 16 entries by bits 0-3: four of them and bits 4 and 5
  * choose among 64; a linear table is the sum of its 16 first entries and its 4 multiples of 16. */
 #define VB 32
 typedef uint8_t vb __attribute__((vector_size(VB)));
@@ -233,13 +233,17 @@ static inline vb look_up_mix(mix_table t, vb index) {
     __m256i high = _mm256_and_si256(_mm256_srli_epi16(i, 4), _mm256_set1_epi8(3));
     return (vb)_mm256_xor_si256(_mm256_shuffle_epi8(t.low, low), _mm256_shuffle_epi8(t.high, high));
 }
-static inline vi min_i32(vi a, vi b) { return (vi)_mm256_min_epi32((__m256i)a, (__m256i)b); }
 static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
 static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
 static inline void next_lanes(vb v[2]) {
     const __m256i around = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
     __m256i a = _mm256_permutevar8x32_epi32((__m256i)v[0], around), b = _mm256_permutevar8x32_epi32((__m256i)v[1], around);
     v[0] = (vb)_mm256_blend_epi32(a, b, 1), v[1] = (vb)_mm256_blend_epi32(b, a, 1);
+}
+static inline vb add_capped(vb a, vb b) { return (vb)_mm256_adds_epu8((__m256i)a, (__m256i)b); }
+static inline vb min_u8(vb a, vb b) { return (vb)_mm256_min_epu8((__m256i)a, (__m256i)b); }
+static inline vb distance_u8(vb a, vb b) {
+    return (vb)_mm256_or_si256(_mm256_subs_epu8((__m256i)a, (__m256i)b), _mm256_subs_epu8((__m256i)b, (__m256i)a));
 }
 
 /* ---- and for codes of pairs: bit 6 chooses among two tables */

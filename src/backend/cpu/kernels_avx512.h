@@ -125,7 +125,7 @@ static void expand_codes(const uint8_t *stream, int bits, const float *levels, i
 
 #include "backend/cpu/page_dots_avx512.h"
 
-/* ---- look-ups and minimum for trellis codes */
+/* ---- look-ups and sums of bytes for trellis codes */
 #define VB 64
 typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef __m512i byte_table, mix_table;
@@ -133,7 +133,6 @@ static inline byte_table load_table(const uint8_t *p) { return _mm512_loadu_si51
 static inline vb look_up(byte_table table, vb index) { return (vb)_mm512_permutexvar_epi8((__m512i)index, table); }
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
-static inline vi min_i32(vi a, vi b) { return (vi)_mm512_min_epi32((__m512i)a, (__m512i)b); }
 static inline vb choose_bits(uint8_t mask, vb a, vb b) {
     return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0xe4);
 }
@@ -141,6 +140,11 @@ static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) {
     return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0x78);
 }
 static inline void next_lanes(vb v[1]) { v[0] = (vb)_mm512_alignr_epi32((__m512i)v[0], (__m512i)v[0], 15); }
+static inline vb add_capped(vb a, vb b) { return (vb)_mm512_adds_epu8((__m512i)a, (__m512i)b); }
+static inline vb min_u8(vb a, vb b) { return (vb)_mm512_min_epu8((__m512i)a, (__m512i)b); }
+static inline vb distance_u8(vb a, vb b) {
+    return (vb)_mm512_or_si512(_mm512_subs_epu8((__m512i)a, (__m512i)b), _mm512_subs_epu8((__m512i)b, (__m512i)a));
+}
 
 /* ---- and for codes of pairs */
 typedef struct pair_table {

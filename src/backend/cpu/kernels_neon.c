@@ -124,7 +124,7 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
 
 #include "backend/cpu/page_dots_tiles.h"
 
-/* ---- look-ups and minimum for trellis codes */
+/* ---- look-ups and sums of bytes for trellis codes */
 #define VB 16
 typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef uint8x16x4_t byte_table, mix_table;
@@ -132,7 +132,6 @@ static inline byte_table load_table(const uint8_t *p) { return vld1q_u8_x4(p); }
 static inline vb look_up(byte_table table, vb index) { return (vb)vqtbl4q_u8(table, (uint8x16_t)index); }
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index & 63); }
-static inline vi min_i32(vi a, vi b) { return (vi)vminq_s32((int32x4_t)a, (int32x4_t)b); }
 static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
 static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
 static inline void next_lanes(vb v[4]) {
@@ -140,6 +139,9 @@ static inline void next_lanes(vb v[4]) {
     for (int i = 3; i > 0; i--) v[i] = (vb)vextq_u8((uint8x16_t)v[i - 1], (uint8x16_t)v[i], 12);
     v[0] = (vb)vextq_u8((uint8x16_t)last, (uint8x16_t)v[0], 12);
 }
+static inline vb add_capped(vb a, vb b) { return (vb)vqaddq_u8((uint8x16_t)a, (uint8x16_t)b); }
+static inline vb min_u8(vb a, vb b) { return (vb)vminq_u8((uint8x16_t)a, (uint8x16_t)b); }
+static inline vb distance_u8(vb a, vb b) { return (vb)vabdq_u8((uint8x16_t)a, (uint8x16_t)b); }
 
 /* ---- and for codes of pairs: an index beyond a table leaves what was there */
 typedef struct pair_table {

@@ -101,20 +101,31 @@ static void dot_tile(const uint8_t *unpacked, int n_vectors, const tq_int_vector
 
 #include "backend/cpu/page_dots_tiles.h"
 
-/* ---- look-ups and minimum for trellis codes */
+/* ---- look-ups and sums of bytes for trellis codes */
 #define VB 16
 typedef uint8_t vb __attribute__((vector_size(VB)));
 typedef const uint8_t *byte_table, *mix_table;
 static inline byte_table load_table(const uint8_t *p) { return p; }
 static inline vb look_up(byte_table table, vb index) {
-    for (int i = 0; i < VB; i++) index[i] = table[index[i]];
+    uint8_t bytes[VB]; /* lane by lane in memory: compilers take a register apart badly */
+    memcpy(bytes, &index, sizeof bytes);
+    for (int i = 0; i < VB; i++) bytes[i] = table[bytes[i]];
+    memcpy(&index, bytes, sizeof bytes);
     return index;
 }
 static inline mix_table load_mix(const uint8_t *p) { return p; }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index & 63); }
-static inline vi min_i32(vi a, vi b) {
-    for (int l = 0; l < VL; l++) a[l] = a[l] < b[l] ? a[l] : b[l];
-    return a;
+static inline vb add_capped(vb a, vb b) {
+    vb sum = a + b;
+    return sum | (vb)(sum < a);
+}
+static inline vb min_u8(vb a, vb b) {
+    vb less = (vb)(a < b);
+    return (a & less) | (b & ~less);
+}
+static inline vb distance_u8(vb a, vb b) {
+    vb less = (vb)(a < b);
+    return ((a - b) ^ less) - less;
 }
 static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
 static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
