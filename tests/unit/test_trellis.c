@@ -108,7 +108,7 @@ static void random_block(const tq_codec *codec, tq_side side, int rows, tq_rng *
 }
 
 static tq_codec *trellis_codec(int bits, int dim) {
-    char name[8];
+    char name[16];
     tq_codec *codec;
     snprintf(name, sizeof name, "tcq%d", bits);
     OK(tq_codec_new(name, dim, 42, &codec, &e));
