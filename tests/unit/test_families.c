@@ -87,6 +87,21 @@ static double relative_difference(const float *a, const float *b, int n) {
     return sqrt(differs / size);
 }
 
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of the median row: where a router is undecided, noise of any size makes it choose other experts, and that row another. */
+static double median_difference(const float *a, const float *b, int n_rows) {
+    double *differs = test_alloc((size_t)n_rows * sizeof *differs);
+    for (int i = 0; i < n_rows; i++) differs[i] = relative_difference(a + (size_t)i * VOCAB, b + (size_t)i * VOCAB, VOCAB);
+    qsort(differs, (size_t)n_rows, sizeof *differs, compare_doubles);
+    double median = differs[n_rows / 2];
+    free(differs);
+    return median;
+}
+
 /* Random models look at all tokens alike, so that what attention brings is small beside its noise, and noise in keys and
  * values shows in full, the more the sharper their softmax: tq4 is off by 0.01 to 0.3 of the logits' spread.  So what
  * counts is that it stays far below what forgetting the same rows does. */
@@ -109,7 +124,7 @@ static void compressed_caches_come_close_to_exact_ones(void **state) {
             bool slides_all = strcmp(families[f], "mistral") == 0;
             if (c < 3) assert_true(stats.packed_tokens > (slides_all ? 8 : 350));
             assert_true(stats.bytes < exact.bytes * 3);
-            differs[c] = relative_difference(got.logits, want.logits, ROWS * VOCAB);
+            differs[c] = median_difference(got.logits, want.logits, ROWS);
             for (int i = 0; i < ROWS; i++)
                 same[c] += argmax(got.logits + (size_t)i * VOCAB) == argmax(want.logits + (size_t)i * VOCAB);
             free(got.logits);
