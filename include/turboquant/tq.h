@@ -109,8 +109,9 @@ TQ_API tq_status tq_chat_tokens(const tq_model *model, const tq_message *message
  *      "tools": [{"type": "function", "function": {"name": "weather", "parameters": {...}}}],
  *      "documents": [...], "chat_template_kwargs": {"enable_thinking": false}}
  *
- * All but messages may be missing or null.  A message needs a role; all its members reach the template, and so do those
- * of chat_template_kwargs, as variables, which may not be named like the other variables or end in "_token".
+ * All but messages may be missing or null.  Where tools are given, a template called "tool_use" is taken if the model
+ * has one.  A message needs a role; all its members reach the template, and so do those of chat_template_kwargs, as
+ * variables, which may not be named like the other variables or end in "_token".
  * What a template cannot read is put into the form that it can, which is found out with a short conversation: parts
  * of text become one text with line breaks between them; arguments become an object, or a text of JSON (arguments that
  * are no JSON object stay a text); content that is null or missing becomes "".  Anything else stays as it is.

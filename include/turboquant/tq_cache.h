@@ -32,6 +32,19 @@ extern "C" {
 
 typedef struct tq_cache tq_cache;
 
+/* Whether pages of keys keep the mean of their keys apart, so that codes hold only what differs from it.  It concerns codecs
+ * with the rotation of tq* (q8 tq* lm* tcq* vq* uniform); the others never do.  Scores are exact either way, whatever soft
+ * caps and sinks come after.  A centre costs 16 bits for TQ_PAGE_TOKENS values, 1/8 bit a value, and keys with biases are lost
+ * without one at few bits.
+ *   AUTO  each layer decides when it packs its first rows: a centre pays where it takes away more of the squared error than 1/8
+ *         bit more of codes would, which is 16 % of the energy of the keys that will fill the page, over its KV heads.
+ *         Fewer than 16 keys say nothing: then it has one.  The decision is the layer's until nothing of it is packed any
+ *         more (a rewind to before its first page), and goes with its pages into snapshots and shared prefixes.  Pages
+ *         without a centre are so much smaller.
+ *   ON    always.  Refused where every layer has a codec that keeps none, f16 and f32 aside
+ *   OFF   never: for measurements */
+typedef enum tq_key_centre { TQ_KEY_CENTRE_AUTO, TQ_KEY_CENTRE_ON, TQ_KEY_CENTRE_OFF } tq_key_centre;
+
 /* What is stored and how.  kv names the codec of keys and values:
  *   auto                   the default: tq3; f16 where no tq codec takes the head dimension (a multiple of 16 up to 512)
  *   tq4 tq3.5 tq3 tq2.5 tq2
@@ -57,6 +70,7 @@ typedef struct tq_cache tq_cache;
 typedef struct tq_cache_config {
     const char *kv; /* NULL: auto */
     int key_bits, value_bits, value_group_size;
+    tq_key_centre key_centre;
     int buffer_size;      /* newest tokens kept exact; 0 is legal */
     int sinks;            /* first tokens kept exact */
     int flush_batch_size; /* rows packed at a time, 1 or more */
@@ -107,7 +121,7 @@ typedef struct tq_cache_stats {
     int forgotten_tokens; /* kept nowhere: window:N, or every layer has a sliding window */
     size_t bytes;      /* allocated for them: pages in use, window, sinks, tables of the codec */
     size_t f16_bytes;  /* what each layer sees of the same tokens as plain f16 keys and values */
-    double bits_per_value; /* of a packed page, everything in it counted */
+    double bits_per_value; /* of a packed page, everything in it counted; with centres where a layer has not decided yet */
 } tq_cache_stats;
 
 TQ_API void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats);

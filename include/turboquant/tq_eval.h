@@ -193,6 +193,7 @@ typedef struct tq_kv_stats {
 TQ_API tq_kv_stats tq_kv_rows_stats(const tq_kv_rows *rows, int layer, int kv_head, bool values);
 
 typedef struct tq_distortion {
+    bool centred;           /* pages of these keys have centres (tq_key_centre); false for values */
     int rows;               /* packed, and compared */
     double error;           /* sum |x - decoded|^2 / sum |x|^2 */
     double error_of_spread; /* the same, over the energy about the mean of each page: what theory says of a codec that

@@ -47,6 +47,13 @@ typedef struct tq_text_info {
     const int32_t *end_ids;          /* (n_end_ids): any of them ends a reply */
     int n_end_ids;
     bool has_chat_template;
+    const char *tokenizer;           /* "byte-level BPE", "SentencePiece BPE", "BPE of characters with byte fallback", ... */
+    char pre_tokenizer[64];          /* the name that a GGUF file has for it; "" where there is no such name */
+    size_t n_merges;                 /* of a BPE */
+    int n_added;                     /* tokens that stand for themselves in a text: control tokens and others */
+    const int32_t *before, *after;   /* (n_before), (n_after): put around a raw prompt */
+    int n_before, n_after;
+    const char *templates;           /* names of the chat templates, ", " between them; "" if there are none */
 } tq_text_info;
 
 TQ_API void tq_model_get_experts(const tq_model *model, tq_experts_info *out);

@@ -46,6 +46,7 @@ enum {
     TQ_MAX_PARALLEL = 64,
     TQ_MAX_LOGPROBS = 20,
     TQ_MAX_STOPS = 16,      /* stop strings of a request */
+    TQ_MAX_SHOWN = 8,       /* control tokens that it wants to see */
     TQ_MAX_STOP_BYTES = 1024, /* of one stop string */
 };
 
@@ -166,6 +167,8 @@ typedef struct tq_request_params {
     int n_logprobs;     /* -1: none; 0: of the token alone; up to TQ_MAX_LOGPROBS others */
     const char *const *stops; /* (n_stops): UTF-8, none empty */
     int n_stops;
+    const int32_t *shown; /* (n_shown), up to TQ_MAX_SHOWN: control tokens whose text is part of the reply's; that of others is not */
+    int n_shown;
     double deadline;    /* seconds from submission to the end of all; 0: none */
     bool use_cache;     /* false: take nothing from the tree and leave nothing in it */
     tq_event_fn on_event;
@@ -234,6 +237,8 @@ typedef struct tq_scheduler_stats {
     /* limit = exact + packed + tree + free; shared is a part of packed. */
     size_t cache_limit, cache_exact, cache_packed, cache_shared, cache_tree, cache_free;
     size_t cache_running; /* of them: what running requests hold; the rest can be evicted */
+    size_t table_bytes, work_bytes; /* beside the budget: rotations of codecs that requests asked for (up to 64 codecs; the
+                                     * random ones have some); activations and logits, which do not grow */
     int tree_checkpoints;
     int64_t tree_tokens;  /* tokens of all prompts and replies that a request could go on from, shared beginnings once */
     int n_slots;          /* parallel */

@@ -137,6 +137,9 @@ typedef struct tq_backend_ops {
                  bool adjacent);
     void (*attend)(tq_backend *backend, const tq_attend_args *args);
     void (*flush)(tq_backend *backend, const tq_flush_args *args);
+    /* Of the first n keys that a flush would pack, over all KV heads: the share of their energy that is in each head's mean.
+     * Negative where they have none, or none that is a number.  The same bits however many of them come with the chunk. */
+    double (*centre_share)(tq_backend *backend, const tq_flush_args *args, int n);
     /* Scratch that attend needs for chunks of up to max_n tokens and up to max_tokens stored. */
     size_t (*attend_bytes)(const tq_backend *backend, const tq_codec *key, const tq_codec *value, int n_heads,
                            int n_kv_heads, int head_dim, int max_n, int max_tokens);

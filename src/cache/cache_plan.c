@@ -25,7 +25,7 @@ tq_cache_bytes tq_cache_full_bytes(const tq_cache *cache, int max_tokens) {
         bytes.rows += 2 * (size_t)p->n_kv_heads * (size_t)exact * (size_t)p->head_dim * sizeof(uint16_t);
         if (!cache->forgets) bytes.rows += pages * layer->pool->slot_bytes;
         bytes.rest += (size_t)tq_cache_layer_pages(store->sliding, max_tokens) * (sizeof *layer->pages + sizeof(int));
-        if (layer->owns_codecs) bytes.rest += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
+        if (layer->owns_codecs) bytes.rest += tq_codec_table_bytes(layer->own_key) + tq_codec_table_bytes(layer->value);
         size_t attend = cache->backend->ops->attend_bytes(cache->backend, layer->key, layer->value, p->n_heads, p->n_kv_heads,
                                                           p->head_dim, cache->max_chunk, max_tokens);
         if (attend > scratch) scratch = attend;

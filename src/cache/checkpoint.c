@@ -7,6 +7,8 @@
 typedef struct checkpoint_layer {
     tq_page_pool *pool;
     int n_sinks, n_packed, n_forgotten, n_window, n_pages;
+    bool decided; /* on the kind of its pages */
+    tq_page_kind kind;
     uint8_t **pages;     /* (n_pages) into the list of all */
 } checkpoint_layer;
 
@@ -77,7 +79,8 @@ static void fill(tq_checkpoint *c, const tq_cache *cache) {
         checkpoint_layer *layer = &c->layers[l];
         *layer = (checkpoint_layer){.pool = cache->layers[l].pool, .n_sinks = store->n_sinks, .n_packed = store->n_packed,
                                     .n_forgotten = store->n_forgotten, .n_window = store->n_window,
-                                    .n_pages = used_pages(store), .pages = pages};
+                                    .n_pages = used_pages(store), .pages = pages, .decided = cache->layers[l].decided,
+                                    .kind = tq_cache_layer_kind(&cache->layers[l])};
         for (int p = 0; p < layer->n_pages; p++) {
             layer->pages[p] = store->pages[p];
             tq_page_pool_share(layer->pool, store->pages[p], TQ_HELD_KEPT);
@@ -129,7 +132,7 @@ static tq_status check_fit(const tq_checkpoint *c, const tq_cache *cache, const 
     if (c->n_tokens > cache->params.max_tokens)
         return tq_fail(err, TQ_FULL, "checkpoint: %d tokens do not fit into %d", c->n_tokens, cache->params.max_tokens);
     for (int l = 0; l < c->n_layers; l++)
-        if (c->layers[l].n_sinks + c->layers[l].n_window > cache->exact_cap || c->layers[l].pool != cache->layers[l].pool ||
+        if (c->layers[l].n_sinks + c->layers[l].n_window > cache->exact_cap || c->layers[l].pool != cache->layers[l].pools[c->layers[l].kind] ||
             c->layers[l].n_pages > cache->layers[l].max_pages)
             return tq_fail(err, TQ_INVALID, "checkpoint: taken from a cache with another window, shape or context");
     if (state->n_layers != c->state.n_layers || state->layer_floats != c->state.layer_floats)
@@ -145,6 +148,7 @@ tq_status tq_checkpoint_restore(const tq_checkpoint *c, tq_cache *cache, tq_recu
     for (int l = 0; l < c->n_layers; l++) {
         const checkpoint_layer *from = &c->layers[l];
         tq_cache_layer *layer = &cache->layers[l];
+        if (from->decided) tq_cache_layer_decide(layer, from->kind);
         for (int p = 0; p < from->n_pages; p++) {
             tq_page_pool_share(from->pool, from->pages[p], TQ_HELD_RUNNING);
             layer->pages[layer->n_pages++] = from->pages[p];

@@ -35,6 +35,8 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
         return tq_fail(err, TQ_INVALID, "sinks: want 0 or more tokens, got %d", p->config.sinks);
     if (p->config.flush_batch_size < 1 || p->config.flush_batch_size > 1 << 24)
         return tq_fail(err, TQ_INVALID, "flush batch size: want 1 or more rows, got %d", p->config.flush_batch_size);
+    if ((int)p->config.key_centre < TQ_KEY_CENTRE_AUTO || (int)p->config.key_centre > TQ_KEY_CENTRE_OFF)
+        return tq_fail(err, TQ_INVALID, "key centre: want auto, on or off (0 to 2), got %d", (int)p->config.key_centre);
     for (int l = 0; p->windows && l < p->n_layers; l++)
         if (p->windows[l] < 0)
             return tq_fail(err, TQ_INVALID, "cache: layer %d: want a window of 0 or more tokens, got %d", l, p->windows[l]);
@@ -45,18 +47,27 @@ static tq_status check_params(const tq_cache_params *p, int max_chunk, tq_error 
 
 /* A codec with a dense rotation draws one a layer, as the prototype does: seed 42 + 7 * layer.  Others are those of seed
  * 42 in any layer, and shared by the layers of a run. */
-static tq_status make_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *shared, int l, const char *key,
-                                   const char *value, int head_dim, tq_error *err) {
-    bool draws = strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0;
-    if (shared && !draws) {
-        layer->key = shared->key;
-        layer->value = shared->value;
-        return TQ_OK;
-    }
-    uint64_t seed = 42 + (draws ? 7 * (uint64_t)l : 0);
+static bool is_drawn(const char *key, const char *value) { return strncmp(key, "paper", 5) == 0 || strncmp(value, "paper", 5) == 0; }
+
+static void share_layer_codecs(tq_cache_layer *layer, const tq_cache_layer *from) {
+    memcpy(layer->keys, from->keys, sizeof layer->keys);
+    layer->key = from->key;
+    layer->value = from->value;
+}
+
+static tq_status make_layer_codecs(tq_cache_layer *layer, int l, const char *key, const char *value, int head_dim,
+                                   tq_key_centre centre, tq_error *err) {
+    uint64_t seed = 42 + (is_drawn(key, value) ? 7 * (uint64_t)l : 0);
     layer->owns_codecs = true;
-    TQ_TRY(tq_codec_new(key, head_dim, seed, &layer->key, err));
-    return tq_codec_new(value, head_dim, seed, &layer->value, err);
+    TQ_TRY(tq_codec_new(value, head_dim, seed, &layer->value, err));
+    TQ_TRY(tq_codec_new(key, head_dim, seed, &layer->own_key, err));
+    bool planar = layer->own_key->kind == TQ_CODEC_PLANAR;
+    layer->bare_key = *layer->own_key;
+    layer->bare_key.bare = planar;
+    layer->keys[TQ_BARE_PAGES] = planar && centre == TQ_KEY_CENTRE_ON ? NULL : &layer->bare_key;
+    layer->keys[TQ_CENTRED_PAGES] = planar && centre != TQ_KEY_CENTRE_OFF ? layer->own_key : NULL;
+    layer->key = planar && centre != TQ_KEY_CENTRE_OFF ? layer->own_key : &layer->bare_key;
+    return TQ_OK;
 }
 
 static bool is_exact(const tq_cache_layer *layer) {
@@ -64,7 +75,7 @@ static bool is_exact(const tq_cache_layer *layer) {
 }
 
 /* The codecs of every layer, and the cache's canonical name.  Overrides of bits and groups are for the middle layers. */
-static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_error *err) {
+static tq_status make_codecs(tq_cache *cache, const tq_cache *tables, tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_config *config = &cache->params.config;
     const char *kv = tq_layer_schedule_resolve(config->kv, cache->params.head_dim);
     bool overridden = config->key_bits || config->value_bits || config->value_group_size;
@@ -91,14 +102,22 @@ static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_er
         const tq_cache_layer *shared = NULL;
         for (int l = 0; l < cache->params.n_layers; l++) {
             if (tq_layer_schedule_run(schedule, l) != run) continue;
-            TQ_TRY(make_layer_codecs(&cache->layers[l], shared, l, key, value, cache->params.head_dim, err));
-            if (!shared) shared = &cache->layers[l];
+            tq_cache_layer *layer = &cache->layers[l];
+            const tq_cache_layer *from = tables ? &tables->layers[l] : shared;
+            if (from) share_layer_codecs(layer, from);
+            else TQ_TRY(make_layer_codecs(layer, l, key, value, cache->params.head_dim, config->key_centre, err));
+            if (!shared && !is_drawn(key, value)) shared = layer;
         }
     }
     int window = tq_cache_window_of(cache->kv);
     cache->forgets = window >= 0;
-    bool all_exact = true;
-    for (int l = 0; l < cache->params.n_layers; l++) all_exact = all_exact && is_exact(&cache->layers[l]);
+    bool all_exact = true, any_centred = false;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        all_exact = all_exact && is_exact(&cache->layers[l]);
+        any_centred = any_centred || cache->layers[l].keys[TQ_CENTRED_PAGES];
+    }
+    if (config->key_centre == TQ_KEY_CENTRE_ON && !any_centred && !all_exact)
+        return tq_fail(err, TQ_INVALID, "key centre: codec '%s' keeps none", cache->kv);
     if (cache->forgets) {
         cache->params.config.buffer_size = window;
     } else if (all_exact) {
@@ -110,14 +129,39 @@ static tq_status make_codecs(tq_cache *cache, tq_layer_schedule *schedule, tq_er
     return TQ_OK;
 }
 
-/* Where a layer's pages have their parts, and their size. */
-static void lay_out_pages(tq_cache_layer *layer) {
-    tq_kv_store *store = &layer->store;
-    store->value_at = (tq_block_bytes(layer->key, TQ_KEYS) + 63) / 64 * 64;
-    store->page_bytes = (store->value_at + tq_block_bytes(layer->value, TQ_VALUES) + 63) / 64 * 64;
+/* Where pages with keys of a codec have their values, and their size. */
+static void lay_out_pages(const tq_codec *key, const tq_codec *value, size_t *value_at, size_t *page_bytes) {
+    *value_at = (tq_block_bytes(key, TQ_KEYS) + 63) / 64 * 64;
+    *page_bytes = (*value_at + tq_block_bytes(value, TQ_VALUES) + 63) / 64 * 64;
 }
 
-/* A pool for each run of layers: their pages are of one size.  A budget has one for each size. */
+static tq_page_kind larger_kind(const tq_cache_layer *layer) {
+    return layer->keys[TQ_CENTRED_PAGES] ? TQ_CENTRED_PAGES : TQ_BARE_PAGES;
+}
+
+static void use_kind(tq_cache_layer *layer, tq_page_kind kind) {
+    layer->store.key = layer->key = layer->keys[kind];
+    layer->pool = layer->pools[kind];
+    lay_out_pages(layer->key, layer->value, &layer->store.value_at, &layer->store.page_bytes);
+}
+
+tq_page_kind tq_cache_layer_kind(const tq_cache_layer *layer) {
+    return layer->key == layer->keys[TQ_CENTRED_PAGES] ? TQ_CENTRED_PAGES : TQ_BARE_PAGES;
+}
+
+bool tq_cache_layer_decide(tq_cache_layer *layer, tq_page_kind kind) {
+    if (layer->n_pages > 0 || !layer->keys[kind]) return false;
+    use_kind(layer, kind);
+    layer->decided = true;
+    return true;
+}
+
+static void forget_kind(tq_cache_layer *layer) {
+    layer->decided = false;
+    use_kind(layer, larger_kind(layer));
+}
+
+/* Pools for each run of layers: their pages of a kind are of one size.  A budget has one for each size. */
 static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, tq_error *err) {
     const tq_cache_params *p = &cache->params;
     size_t n_slots = 0;
@@ -133,14 +177,19 @@ static tq_status make_pools(tq_cache *cache, const tq_layer_schedule *schedule, 
     for (int l = 0; l < p->n_layers; l++) {
         tq_cache_layer *layer = &cache->layers[l];
         int run = tq_layer_schedule_run(schedule, l);
-        lay_out_pages(layer);
-        size_t slot_bytes = layer->store.page_bytes * (size_t)p->n_kv_heads;
-        if (cache->budget) {
-            TQ_TRY(tq_page_budget_pool(cache->budget, slot_bytes, &layer->pool, err));
-            continue;
+        for (tq_page_kind kind = 0; kind < TQ_PAGE_KINDS; kind++) {
+            if (!layer->keys[kind]) continue;
+            size_t value_at, page_bytes;
+            lay_out_pages(layer->keys[kind], layer->value, &value_at, &page_bytes);
+            size_t slot_bytes = page_bytes * (size_t)p->n_kv_heads;
+            if (cache->budget) {
+                TQ_TRY(tq_page_budget_pool(cache->budget, slot_bytes, &layer->pools[kind], err));
+                continue;
+            }
+            layer->pools[kind] = &cache->own_pools[run][kind];
+            if (!layer->pools[kind]->memory) TQ_TRY(tq_page_pool_init(layer->pools[kind], slot_bytes, of_run[run], err));
         }
-        layer->pool = &cache->own_pools[run];
-        if (!layer->pool->memory) TQ_TRY(tq_page_pool_init(layer->pool, slot_bytes, of_run[run], err));
+        forget_kind(layer);
     }
     return TQ_OK;
 }
@@ -187,8 +236,8 @@ static tq_status allocate(tq_cache *cache, const tq_layer_schedule *schedule, tq
     return TQ_OK;
 }
 
-tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
-                              tq_cache **out, tq_error *err) {
+tq_status tq_cache_new_sharing(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                               const tq_cache *tables, tq_cache **out, tq_error *err) {
     TQ_TRY(check_params(params, max_chunk, err));
     tq_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return tq_fail_memory(err, sizeof *cache, "a cache");
@@ -200,7 +249,7 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     cache->layers = calloc((size_t)params->n_layers, sizeof *cache->layers);
     tq_status status = cache->layers ? TQ_OK : tq_fail_memory(err, sizeof *cache->layers, "a cache's layers");
     tq_layer_schedule schedule;
-    if (status == TQ_OK) status = make_codecs(cache, &schedule, err);
+    if (status == TQ_OK) status = make_codecs(cache, tables, &schedule, err);
     if (status == TQ_OK) status = allocate(cache, &schedule, err);
     cache->params.config.kv = cache->kv;
     cache->params.windows = NULL; /* the caller's; the layers have theirs */
@@ -211,6 +260,11 @@ tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params
     }
     *out = cache;
     return TQ_OK;
+}
+
+tq_status tq_cache_new_within(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_page_budget *budget,
+                              tq_cache **out, tq_error *err) {
+    return tq_cache_new_sharing(backend, params, max_chunk, budget, NULL, out, err);
 }
 
 tq_status tq_cache_new_on(tq_backend *backend, const tq_cache_params *params, int max_chunk, tq_cache **out,
@@ -235,12 +289,13 @@ void tq_cache_free(tq_cache *cache) {
         if (cache->budget) drop_pages(&cache->layers[l], 0);
         free(cache->layers[l].pages);
         if (cache->layers[l].owns_codecs) {
-            tq_codec_free(cache->layers[l].key);
+            tq_codec_free(cache->layers[l].own_key);
             tq_codec_free(cache->layers[l].value);
         }
     }
     free(cache->layers);
-    for (int run = 0; run < TQ_LAYER_RUNS; run++) tq_page_pool_destroy(&cache->own_pools[run]);
+    for (int run = 0; run < TQ_LAYER_RUNS; run++)
+        for (int kind = 0; kind < TQ_PAGE_KINDS; kind++) tq_page_pool_destroy(&cache->own_pools[run][kind]);
     if (cache->exact_rows) tq_page_budget_discharge(cache->budget, cache->exact_bytes, TQ_HELD_RUNNING);
     free(cache->exact_rows);
     free(cache->sink_logits);
@@ -339,10 +394,12 @@ static int pages_for(const tq_cache *cache, const tq_cache_layer *layer, int n_t
     return cache->forgets ? 0 : min_int(pages_of(n_tokens), most) + 1;
 }
 
+size_t tq_cache_largest_slot(const tq_cache_layer *layer) { return layer->pools[larger_kind(layer)]->slot_bytes; }
+
 size_t tq_cache_bytes_for(const tq_cache *cache, int n_tokens) {
     size_t bytes = cache->exact_bytes;
     for (int l = 0; l < cache->params.n_layers; l++)
-        bytes += (size_t)pages_for(cache, &cache->layers[l], n_tokens) * cache->layers[l].pool->slot_bytes;
+        bytes += (size_t)pages_for(cache, &cache->layers[l], n_tokens) * tq_cache_largest_slot(&cache->layers[l]);
     return bytes;
 }
 
@@ -351,6 +408,34 @@ size_t tq_cache_bytes_wanted(const tq_cache *cache, int n_tokens) {
     for (int l = 0; l < cache->params.n_layers; l++) {
         const tq_cache_layer *layer = &cache->layers[l];
         bytes += (size_t)max_int(pages_for(cache, layer, n_tokens) - layer->n_pages, 0) * layer->pool->slot_bytes;
+    }
+    return bytes;
+}
+
+/* Whether a layer's pages get centres, from the keys that are about to be packed as its first (tq_cache.h says why 16 % and 16
+ * keys).  It looks at no more keys than are known whatever the chunks are, so that chunks make no difference. */
+static void decide_on_centres(tq_cache *cache, tq_cache_layer *layer, const tq_flush_args *args) {
+    enum { MIN_KEYS = 16 };
+    const double pays = 0.16;
+    const tq_cache_config *config = &cache->params.config;
+    tq_page_kind kind = larger_kind(layer);
+    int known = min_int(TQ_PAGE_TOKENS, config->buffer_size + config->flush_batch_size);
+    known = min_int(known, layer->store.n_window + args->n - args->n_forget);
+    if (kind == TQ_CENTRED_PAGES && layer->keys[TQ_BARE_PAGES] && known >= MIN_KEYS) {
+        double share = cache->backend->ops->centre_share(cache->backend, args, known);
+        if (share >= 0 && share < pays) kind = TQ_BARE_PAGES;
+    }
+    int reserved = layer->n_pages; /* of the larger kind: as many of either fit */
+    drop_pages(layer, 0);
+    tq_cache_layer_decide(layer, kind);
+    while (layer->n_pages < reserved) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
+}
+
+size_t tq_cache_table_bytes(const tq_cache *cache) {
+    size_t bytes = 0;
+    for (int l = 0; l < cache->params.n_layers; l++) {
+        const tq_cache_layer *layer = &cache->layers[l];
+        if (layer->owns_codecs) bytes += tq_codec_table_bytes(layer->own_key) + tq_codec_table_bytes(layer->value);
     }
     return bytes;
 }
@@ -367,8 +452,9 @@ static void store_rows(tq_cache *cache, tq_cache_layer *layer, const float *k, c
     drop_front_pages(layer, first);
     if (store->n_packed == 0 && first > store->n_forgotten) n_forget = min_int(first - store->n_forgotten, n_leave);
     int n_pack = n_leave - n_forget, want_pages = pages_of(store->n_packed + n_pack);
-    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
     tq_flush_args args = {.store = store, .k = k, .v = v, .n = n, .n_forget = n_forget, .n_pack = n_pack};
+    if (n_pack > 0 && !layer->decided) decide_on_centres(cache, layer, &args);
+    while (layer->n_pages < want_pages) layer->pages[layer->n_pages++] = tq_page_pool_take(layer->pool);
     cache->backend->ops->flush(cache->backend, &args);
 }
 
@@ -438,6 +524,7 @@ static void rewind_layer(tq_cache_layer *layer, int length) {
     s->n_packed = min_int(s->n_packed, length);
     s->n_window = length - s->n_packed;
     drop_pages(layer, pages_of(s->n_packed));
+    if (s->n_packed == 0) forget_kind(layer);
 }
 
 void tq_cache_clear(tq_cache *cache) {
@@ -445,6 +532,7 @@ void tq_cache_clear(tq_cache *cache) {
         tq_kv_store *s = &cache->layers[l].store;
         s->n_sinks = s->n_packed = s->n_forgotten = s->n_window = 0;
         drop_pages(&cache->layers[l], 0);
+        forget_kind(&cache->layers[l]);
     }
 }
 
@@ -502,8 +590,8 @@ void tq_cache_get_stats(const tq_cache *cache, tq_cache_stats *stats) {
         const tq_cache_layer *layer = &cache->layers[l];
         page_of_all += layer->pool->slot_bytes;
         stats->bytes += (size_t)layer->n_pages * layer->pool->slot_bytes;
-        if (layer->owns_codecs) stats->bytes += tq_codec_table_bytes(layer->key) + tq_codec_table_bytes(layer->value);
     }
+    stats->bytes += tq_cache_table_bytes(cache);
     stats->f16_bytes = f16_rows * values * sizeof(uint16_t);
     stats->bits_per_value = (double)page_of_all * 8 / ((double)values * TQ_PAGE_TOKENS * p->n_layers);
 }

@@ -17,11 +17,11 @@ typedef struct snapshot_header {
     uint32_t layout_version;
     uint32_t n_layers, n_kv_heads, head_dim, page_tokens;
     uint32_t buffer_size, sinks, flush_batch_size;
-    uint64_t slot_bytes;
+    uint64_t slot_bytes, key_centre;
     char kv[64];
 } snapshot_header;
 
-_Static_assert(sizeof(snapshot_header) == 112, "a snapshot's header has no padding");
+_Static_assert(sizeof(snapshot_header) == 120, "a snapshot's header has no padding");
 
 static snapshot_header header_of(const tq_cache *c) {
     snapshot_header h = {
@@ -29,7 +29,8 @@ static snapshot_header header_of(const tq_cache *c) {
         .n_kv_heads = (uint32_t)c->params.n_kv_heads, .head_dim = (uint32_t)c->params.head_dim,
         .page_tokens = TQ_PAGE_TOKENS, .buffer_size = (uint32_t)c->params.config.buffer_size,
         .sinks = (uint32_t)c->params.config.sinks, .flush_batch_size = (uint32_t)c->params.config.flush_batch_size,
-        .slot_bytes = c->layers[0].pool->slot_bytes, /* the other layers' follow from kv */
+        .slot_bytes = tq_cache_largest_slot(&c->layers[0]), /* the other layers' follow from kv */
+        .key_centre = (uint64_t)c->params.config.key_centre,
     };
     memcpy(h.kv, c->kv, sizeof h.kv);
     return h;
@@ -77,9 +78,9 @@ tq_status tq_snapshot_write(const tq_cache *cache, FILE *to, const char *label, 
     TQ_TRY(put(&s, &h, sizeof h));
     for (int l = 0; l < cache->params.n_layers; l++) {
         const tq_cache_layer *layer = &cache->layers[l];
-        uint32_t counts[5] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
+        uint32_t counts[6] = {(uint32_t)layer->store.n_sinks, (uint32_t)layer->store.n_packed,
                               (uint32_t)layer->store.n_forgotten, (uint32_t)layer->store.n_window,
-                              (uint32_t)layer->store.sliding};
+                              (uint32_t)layer->store.sliding, layer->decided ? 1 + (uint32_t)tq_cache_layer_kind(layer) : 0};
         TQ_TRY(put(&s, counts, sizeof counts));
         TQ_TRY(each_exact_row_run(&s, &layer->store, put_rows));
         for (int p = 0; p * TQ_PAGE_TOKENS < layer->store.n_packed; p++) TQ_TRY(put(&s, layer->pages[p], layer->pool->slot_bytes));
@@ -110,13 +111,14 @@ static tq_status check_header(const stream *s, const snapshot_header *want, cons
     TQ_TRY(want_equal(s, "buffer size", want->buffer_size, h->buffer_size));
     TQ_TRY(want_equal(s, "sinks", want->sinks, h->sinks));
     TQ_TRY(want_equal(s, "flush batch size", want->flush_batch_size, h->flush_batch_size));
+    TQ_TRY(want_equal(s, "key centre (0 auto, 1 on, 2 off)", want->key_centre, h->key_centre));
     return want_equal(s, "bytes of a page", want->slot_bytes, h->slot_bytes);
 }
 
 /* length: what the layers before hold, or -1 for the first. */
 static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, int64_t *length) {
     tq_kv_store *store = &layer->store;
-    uint32_t counts[5];
+    uint32_t counts[6];
     TQ_TRY(get(s, counts, sizeof counts));
     TQ_TRY(want_equal(s, "a layer's sliding window", (uint64_t)store->sliding, counts[4]));
     int64_t total = (int64_t)counts[0] + counts[1] + counts[2] + counts[3];
@@ -129,6 +131,9 @@ static tq_status read_layer(tq_cache *cache, stream *s, tq_cache_layer *layer, i
                                                  (uint64_t)layer->max_pages)) ||
         (*length >= 0 && *length != total))
         return tq_fail(s->err, TQ_FORMAT, "%s: the counts of a layer do not fit together", s->label);
+    if (counts[5] > TQ_PAGE_KINDS || (counts[5] == 0 && counts[1] > 0) ||
+        (counts[5] > 0 && !tq_cache_layer_decide(layer, (tq_page_kind)(counts[5] - 1))))
+        return tq_fail(s->err, TQ_FORMAT, "%s: a layer cannot have pages of kind %u", s->label, counts[5]);
     *length = total;
     store->n_sinks = (int)counts[0];
     store->n_forgotten = (int)counts[2];

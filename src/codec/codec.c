@@ -90,7 +90,10 @@ static tq_status parse_name(const char *name, tq_codec *codec, tq_error *err) {
                        f->high, numbers[0]);
     codec->kind = f->kind, codec->bits = numbers[0], codec->group = numbers[1];
     codec->uniform = f->uniform, codec->orthogonal = f->orthogonal, codec->affine = f->affine;
-    if (f->trellis) codec->trellis = tq_trellis_of(codec->bits);
+    if (f->trellis) {
+        codec->trellis = tq_trellis_of(codec->bits);
+        tq_trellis_weave_make(codec->trellis, &codec->weave);
+    }
     if (f->pairs) codec->pairs = tq_pair_codebook_of(codec->bits);
     return TQ_OK;
 }

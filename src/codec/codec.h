@@ -10,6 +10,7 @@
 #include "codec/pair_codebook.h"
 #include "codec/rotation.h"
 #include "codec/trellis.h"
+#include "codec/trellis_weave.h"
 
 typedef enum tq_codec_kind {
     TQ_CODEC_F32,
@@ -38,8 +39,10 @@ struct tq_codec {
     float sketch_step;       /* PROD: what a sign is worth, by the residual's norm */
     bool orthogonal;         /* PROD: the sketch is a Haar matrix, not a Gaussian one */
     bool uniform;            /* PLANAR: evenly spaced levels, the row's step searched */
+    bool bare;               /* PLANAR: pages of keys have no centre; rows alone never do */
     bool affine;             /* MINMAX: groups as MLX quantizes them: zero is a level */
     const tq_trellis *trellis; /* tcq2 tcq3 tcq4, else NULL */
+    tq_trellis_weave weave;    /* of the trellis */
     const tq_pair_codebook *pairs; /* vq2.5 vq3 vq3.5, else NULL */
     tq_codebook codebook;    /* lm2 lm3 lm4, MSE, PROD (bits - 1), SPLIT (of the outliers: bits + 1) */
     int n_outliers;          /* SPLIT: channels that get one bit more */

@@ -30,14 +30,18 @@ static size_t tiles_bytes(const tq_codec *codec, tq_side side) {
     return (size_t)tq_block_tiles(codec, side) * tq_block_tile_bytes(codec, side);
 }
 
+bool tq_block_is_woven(const tq_codec *codec, tq_side side) {
+    return codec->trellis && (side == TQ_KEYS || tq_values_are_woven(codec->bits, codec->dim / TQ_TILE));
+}
+
 bool tq_block_has_centre(const tq_codec *codec, tq_side side) {
-    return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS;
+    return codec->kind == TQ_CODEC_PLANAR && side == TQ_KEYS && !codec->bare;
 }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side) {
     if (codec->kind != TQ_CODEC_PLANAR)
         return TQ_PAGE_TOKENS * codec->row_bytes + (tq_block_has_channels(codec) ? tq_split_mask_bytes(codec->dim) : 0);
-    return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (side == TQ_KEYS ? (size_t)codec->dim * 2 : 0);
+    return tiles_bytes(codec, side) + TQ_PAGE_TOKENS * 2 + (tq_block_has_centre(codec, side) ? (size_t)codec->dim * 2 : 0);
 }
 
 bool tq_block_has_channels(const tq_codec *codec) { return codec->kind == TQ_CODEC_SPLIT; }
@@ -64,6 +68,8 @@ const uint16_t *tq_block_scales(const tq_codec *codec, tq_side side, const uint8
 }
 
 const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block) {
+    static const uint16_t nowhere[TQ_MAX_PLANAR_DIM] __attribute__((aligned(TQ_VECTOR_BYTES))) = {0};
+    if (codec->bare) return nowhere;
     return tq_block_scales(codec, TQ_KEYS, block) + TQ_PAGE_TOKENS;
 }
 
@@ -111,6 +117,56 @@ static unsigned get_pair(const tq_codec *codec, int n, const uint8_t *tile, spot
     return code;
 }
 
+/* Where a code of a woven trellis stands: its place in a block (at[] of it, from the block's beginning). */
+static tq_weave_place woven_place(const tq_codec *codec, tq_side side, int row, int dim) {
+    spot s = find_spot(side, row, dim);
+    int codes = tq_weave_codes(codec->bits), t = side == TQ_KEYS ? s.vector : s.tile;
+    int strand = side == TQ_KEYS ? s.vector / codes : s.vector;
+    size_t begins = side == TQ_KEYS ? (size_t)s.tile : (size_t)(s.tile / codes * codes);
+    tq_weave_place p = tq_weave_place_of(codec->bits, strand, t);
+    for (int i = 0; i < 2; i++) p.at[i] += begins * tq_block_tile_bytes(codec, side) + (size_t)s.place;
+    return p;
+}
+
+static unsigned get_woven(const uint8_t *block, tq_weave_place p) {
+    unsigned code = block[p.at[0]] >> p.shift[0] & ((1u << p.n[0]) - 1);
+    return code | (block[p.at[1]] >> p.shift[1] & ((1u << p.n[1]) - 1)) << p.n[0];
+}
+
+/* The six bits of strand i of a group, at 3 bits a code, over what was there. */
+static void put_six(uint8_t *group, int i, unsigned six) {
+    if (i < 3) {
+        put_bits(group + i * TQ_VECTOR_BYTES, 0, 63, six);
+    } else {
+        for (int j = 0; j < 3; j++) put_bits(group + j * TQ_VECTOR_BYTES, 6, 3, six >> 2 * j & 3);
+    }
+}
+
+/* A row's codes, lane by lane; what woven_place says of each. */
+static void put_woven_row(const tq_codec *codec, tq_side side, uint8_t *block, int row, const uint8_t *codes) {
+    const size_t tile_bytes = tq_block_tile_bytes(codec, side);
+    const int lanes = tq_side_lanes(side), at_once = tq_weave_codes(codec->bits), steps = codec->dim / lanes / at_once;
+    for (int lane = 0; lane < lanes; lane++) {
+        int place = side == TQ_KEYS ? 4 * (row % TQ_TILE) + lane : 4 * lane + row % 4;
+        int strand = side == TQ_KEYS ? 0 : row / 4;
+        uint8_t *to = block + (side == TQ_KEYS ? (size_t)(row / TQ_TILE) * tile_bytes : 0) + place;
+        const uint8_t *from = codes + lane;
+        for (int s = 0; s < steps; s++, from += at_once * lanes) {
+            if (codec->bits == 4) {
+                to[strand * TQ_VECTOR_BYTES] = (uint8_t)(from[0] << 4 | from[lanes]);
+            } else if (codec->bits == 2) {
+                int r = s % 3 * 2; /* slots r, r + 2, r + 4, around at 6 */
+                unsigned three = (unsigned)(from[0] | from[lanes] << 2 | from[2 * lanes] << 4);
+                to[strand * TQ_VECTOR_BYTES] = (uint8_t)(((three << r | three >> (6 - r)) & 63) | (unsigned)from[3 * lanes] << 6);
+            } else {
+                put_six(to + strand / 4 * 3 * TQ_VECTOR_BYTES, strand % 4, (unsigned)(from[0] | from[lanes] << 3));
+            }
+            if (side == TQ_KEYS) strand++;
+            else to += (size_t)at_once * tile_bytes;
+        }
+    }
+}
+
 static void put_code(const tq_codec *codec, int vectors, uint8_t *tile, spot s, unsigned code) {
     int v = s.vector;
     switch (codec->bits) {
@@ -144,7 +200,7 @@ void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mea
 
 void tq_block_rotate(const tq_codec *codec, tq_side side, const uint8_t *block, const float *x, float *y) {
     tq_rotate(&codec->rotation, x, y);
-    if (side == TQ_VALUES) return;
+    if (!tq_block_has_centre(codec, side)) return;
     const uint16_t *centre = tq_block_centre(codec, block);
     for (int i = 0; i < codec->dim; i++) y[i] -= tq_f16_f32(centre[i]);
 }
@@ -157,6 +213,10 @@ void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, 
     for (int i = 0; codec->pairs && i < codec->dim / 2; i++) {
         spot s = find_spot(side, row, tq_pair_place(i, tq_side_lanes(side)));
         put_pair(codec, vectors / 2, block + (size_t)s.tile * tile_bytes, pair_spot(side, s), codes[i]);
+    }
+    if (tq_block_is_woven(codec, side)) {
+        put_woven_row(codec, side, block, row, codes);
+        return;
     }
     for (int i = 0; !codec->pairs && i < codec->dim; i++) {
         spot s = find_spot(side, row, i);
@@ -196,12 +256,14 @@ void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, in
         }
         for (int i = 0; !codec->pairs && i < codec->dim; i++) {
             spot s = find_spot(side, row, i);
-            codes[i] = (uint8_t)get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s);
+            codes[i] = (uint8_t)(tq_block_is_woven(codec, side)
+                                     ? get_woven(block, woven_place(codec, side, row, i))
+                                     : get_code(codec, vectors, block + (size_t)s.tile * tile_bytes, s));
         }
         tq_planar_levels(codec, tq_side_lanes(side), codes, levels);
         for (int i = 0; i < codec->dim; i++) {
             y[i] = (float)levels[i] * scale;
-            if (side == TQ_KEYS) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
+            if (tq_block_has_centre(codec, side)) y[i] += tq_f16_f32(tq_block_centre(codec, block)[i]);
         }
     }
     tq_block_output(codec, block, y, x);

@@ -4,7 +4,8 @@
  *
  * Row codecs:      128 rows as in row_codecs.h, one after the other.  SPLIT: and a mask of dim bits, the page's outlier
  *                  channels; all pages of a sequence's layer, head and side have the same.
- * PLANAR codecs:   tiles | 128 f16 scales | keys only: dim f16 centre (rotated basis; key = centre + levels*scale/127)
+ * PLANAR codecs:   tiles | 128 f16 scales | keys, if the codec is not bare: dim f16 centre (rotated basis)
+ *                  key = centre + levels*scale/127
  *
  *   A vector is 64 codes.  Keys: 16 tokens x 4 dims, code of (token t, dim i) at place 4*(t%16) + i%4.
  *                          Values: 16 dims x 4 tokens, code of (token t, dim i) at place 4*(i%16) + t%4.
@@ -25,13 +26,16 @@
  *   times 64 (rounded up) for two bits more (vectors 4j..4j+3); for 5 and 7 bits, n/8 times 64 (rounded up) for the
  *   highest bit (vectors 8j..8j+7).
  *
- *   Trellis codes stand in the same places.  A row's trellis runs so that a sample follows the one at the same place of
- *   the vector (keys) or of the tile (values) before; after the last vector the chain of keys goes on at the next byte of
- *   a lane, and after the last tile that of values at the next lane: sample t is coordinate
+ *   Trellis codes stand in the same places of as many bytes, but not in the same bits of them (trellis_weave.h).  Keys: a
+ *   tile's vectors share strands of 64 bytes, two to a strand at 3 and 4 bits, four at 2.  Values: two tiles share a strand
+ *   for each vector, or four tiles; where their number is not a multiple of that, values' bits are as above.
+ *   A row's trellis runs so that a sample follows the one at the same place of the vector (keys) or of the tile (values)
+ *   before; after the last vector the chain of keys goes on at the next byte of a lane, and after the last tile that of
+ *   values at the next lane: sample t is coordinate
  *     keys: 4 * (t % (dim/4)) + t / (dim/4)       values: 16 * (t % (dim/16)) + t / (dim/16)
  *   So all 16 rows of a tile of keys, or all 128 of a tile of values, are decoded at once.
  *
- * Version 2 of this layout; a snapshot names it. */
+ * Version 3 of this layout; a snapshot names it. */
 #ifndef TQ_CODEC_PAGE_H
 #define TQ_CODEC_PAGE_H
 
@@ -39,12 +43,16 @@
 
 #include "codec/codec.h"
 
-enum { TQ_PAGE_LAYOUT_VERSION = 2, TQ_TILE = 16, TQ_VECTOR_BYTES = 64 };
+enum { TQ_PAGE_LAYOUT_VERSION = 3, TQ_TILE = 16, TQ_VECTOR_BYTES = 64 };
 
 typedef enum tq_side { TQ_KEYS, TQ_VALUES } tq_side;
 
 /* The order of a trellis in a block (tq_chain_place). */
 static inline int tq_side_lanes(tq_side side) { return side == TQ_KEYS ? 4 : TQ_TILE; }
+
+/* Are the bits of a trellis' codes those of trellis_weave.h? */
+bool tq_block_is_woven(const tq_codec *codec, tq_side side);
+static inline bool tq_values_are_woven(int bits, int n_tiles) { return n_tiles % tq_weave_codes(bits) == 0; }
 
 size_t tq_block_bytes(const tq_codec *codec, tq_side side);
 
@@ -53,7 +61,7 @@ int tq_block_tiles(const tq_codec *codec, tq_side side);
 int tq_block_tile_vectors(const tq_codec *codec, tq_side side);
 size_t tq_block_tile_bytes(const tq_codec *codec, tq_side side);
 const uint16_t *tq_block_scales(const tq_codec *codec, tq_side side, const uint8_t *block);
-const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block);
+const uint16_t *tq_block_centre(const tq_codec *codec, const uint8_t *block); /* zeros where the block has none */
 
 /* PLANAR keys: give the block its centre, the rotated `mean` (dim), before its first row is stored. */
 void tq_block_set_centre(const tq_codec *codec, uint8_t *block, const float *mean);

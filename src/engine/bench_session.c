@@ -35,6 +35,8 @@ tq_status tq_bench_fill(tq_session *s, int n, tq_error *err) {
     if (!block) return tq_fail_memory(err, floats * sizeof *block, "random rows");
     tq_rng rng = {(uint64_t)s->n_tokens + 1};
     fill_normals(&rng, block, floats);
+    /* Keys have a common part, as those of models do: without one their pages would have no centres to be read. */
+    for (size_t i = 0; i < (BLOCK_ROWS + AT_A_TIME) * row; i++) block[i] += 1;
     tq_status status = TQ_OK;
     for (int done = 0, m; done < n && status == TQ_OK; done += m) {
         m = n - done < s->params.prefill_chunk ? n - done : s->params.prefill_chunk;

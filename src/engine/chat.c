@@ -55,13 +55,21 @@ static tq_status encode_rendered(const tq_model *m, const tq_chat_text *rendered
     return status;
 }
 
+/* Which template these variables take. */
+static tq_status pick_template(const tq_model *m, const json_t *variables, const tq_chat_template **out, tq_error *err) {
+    const json_t *tools = json_object_get(variables, "tools");
+    return tq_chat_template_pick(&m->templates, tools && !json_is_null(tools), out, err);
+}
+
 /* The variables are complete but for what the model says. */
 static tq_status variables_to_ids(const tq_model *m, json_t *variables, unsigned flags, int32_t **ids, size_t *n_ids,
                                   tq_error *err) {
     tq_chat_text rendered = {0};
     tq_ids list = {0};
+    const tq_chat_template *tmpl;
     tq_status status = add_variables(m, flags, variables, err);
-    if (status == TQ_OK) status = tq_chat_template_render(m->chat_template, variables, &rendered, err);
+    if (status == TQ_OK) status = pick_template(m, variables, &tmpl, err);
+    if (status == TQ_OK) status = tq_chat_template_render(tmpl, variables, &rendered, err);
     if (status == TQ_OK) status = tq_chat_request_check_tools(variables, &rendered, err);
     if (status == TQ_OK) status = encode_rendered(m, &rendered, &list, err);
     tq_chat_text_free(&rendered);
@@ -76,7 +84,7 @@ static tq_status variables_to_ids(const tq_model *m, json_t *variables, unsigned
 
 static tq_status want_template(const tq_model *m, unsigned flags, tq_error *err) {
     TQ_TRY(tq_model_want_tokenizer(m, err));
-    if (!m->chat_template)
+    if (!m->templates.n)
         return tq_fail(err, TQ_UNSUPPORTED, "%s: the model has no chat template; give it raw text", m->path);
     if (flags & ~(unsigned)TQ_CHAT_ADD_GENERATION_PROMPT) return tq_fail(err, TQ_INVALID, "chat: unknown flags %#x", flags);
     return TQ_OK;
@@ -97,7 +105,7 @@ tq_status tq_chat_tokens_json(const tq_model *model, const char *json, size_t js
                               size_t *n_ids, tq_error *err) {
     json_t *variables;
     TQ_TRY(want_template(model, flags, err));
-    TQ_TRY(tq_chat_request_read(json, json_len, model->chat_template, &variables, err));
+    TQ_TRY(tq_chat_request_read(json, json_len, &model->templates, &variables, err));
     tq_status status = variables_to_ids(model, variables, flags, ids, n_ids, err);
     json_decref(variables);
     return status;

@@ -220,7 +220,8 @@ static tq_distortion compare_rows(const tq_kv_rows *r, const tq_cache *cache, in
         tq_cache_load_row(cache, layer, head, values ? TQ_VALUES : TQ_KEYS, row, back);
         for (int i = 0; i < dim; i++) wrong += ((double)want[i] - back[i]) * ((double)want[i] - back[i]);
     }
-    return (tq_distortion){.rows = packed, .error = total > 0 ? wrong / total : 0,
+    return (tq_distortion){.centred = !values && tq_cache_layer_kind(&cache->layers[layer]) == TQ_CENTRED_PAGES,
+                           .rows = packed, .error = total > 0 ? wrong / total : 0,
                            .error_of_spread = about > 0 ? wrong / about : 0};
 }
 

@@ -261,7 +261,7 @@ tq_status tq_needles_new(const tq_model *model, const char *text, size_t text_le
     set->model = model;
     set->params = *params;
     set->n = params->n_needles;
-    set->chat = model->chat_template && !params->raw;
+    set->chat = model->templates.plain && !params->raw;
     tq_status status = build(set, text, text_len, err);
     if (status != TQ_OK) {
         tq_needles_free(set);

@@ -70,37 +70,12 @@ static char *token_text(const json_t *config, const char *key) {
     return json_is_string(value) ? strdup(json_string_value(value)) : NULL;
 }
 
-/* The template's source: chat_template.jinja, else "chat_template" of tokenizer_config.json: a string, or a list of
- * {name, template} of which "default" is meant. */
-static const char *template_source(const json_t *config) {
-    const json_t *value = json_object_get(config, "chat_template"), *entry;
-    size_t i;
-    if (json_is_string(value)) return json_string_value(value);
-    json_array_foreach(value, i, entry) {
-        const char *name = json_string_value(json_object_get(entry, "name"));
-        if (name && strcmp(name, "default") == 0) return json_string_value(json_object_get(entry, "template"));
-    }
-    return NULL;
-}
-
-static tq_status open_template(tq_model *m, tq_error *err) {
+static tq_status open_templates(tq_model *m, tq_error *err) {
     json_t *config;
     TQ_TRY(read_optional_json(m->path, "tokenizer_config.json", &config, err));
     m->bos_token = token_text(config, "bos_token");
     m->eos_token = token_text(config, "eos_token");
-    char path[PATH_CAP];
-    tq_file_map map = {0};
-    tq_status status = path_in(m->path, "chat_template.jinja", path, sizeof path, err);
-    if (status == TQ_OK) status = tq_file_map_open(path, &map, err);
-    const char *source = status == TQ_OK ? (const char *)map.data : NULL;
-    size_t length = map.bytes;
-    if (status == TQ_NOT_FOUND) {
-        status = TQ_OK;
-        source = template_source(config);
-        length = source ? strlen(source) : 0;
-    }
-    if (status == TQ_OK && source) status = tq_chat_template_new(source, length, &m->chat_template, err);
-    tq_file_map_close(&map);
+    tq_status status = tq_directory_templates(m->path, config, &m->templates, err);
     json_decref(config);
     return status;
 }
@@ -177,7 +152,7 @@ static void fill_info(tq_model *m) {
         .hidden = c->hidden, .vocab = c->vocab, .max_context = c->max_context, .n_threads = m->backend->n_threads,
         .n_parameters = tq_weights_total_parameters(m->weights), .weight_bytes = tq_weights_total_bytes(m->weights),
         .token_bytes = token_bytes(m),
-        .has_chat_template = m->chat_template != NULL, .synthetic = m->synthetic,
+        .has_chat_template = m->templates.n > 0, .synthetic = m->synthetic,
     };
 }
 
@@ -225,7 +200,7 @@ static tq_status open_all(tq_model *m, const tq_model_params *p, tq_error *err) 
     TQ_TRY(tq_transformer_bind(m->weights, &m->config, &m->transformer, err));
     report(p, 0.5);
     TQ_TRY(open_tokenizer(m, err));
-    TQ_TRY(open_template(m, err));
+    TQ_TRY(open_templates(m, err));
     TQ_TRY(open_generation_config(m, err));
     report(p, 0.9);
     return start_backend(m, p, err);
@@ -250,7 +225,7 @@ tq_status tq_model_open(const char *path, const tq_model_params *params, tq_mode
 void tq_model_free(tq_model *m) {
     if (!m) return;
     tq_backend_free(m->backend);
-    tq_chat_template_free(m->chat_template);
+    tq_chat_template_set_clear(&m->templates);
     tq_tokenizer_free(m->tokenizer);
     tq_transformer_free(m->transformer);
     tq_weights_close(m->weights);

@@ -1,4 +1,5 @@
 /* model_open_gguf.c: a GGUF file, or the first of several -> what model_open.c reads from a directory's files. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +49,39 @@ static tq_status read_control_tokens(tq_model *m, const tq_gguf *head, tq_error 
     return TQ_OK;
 }
 
+/* ---- chat templates ------------------------------------------------------------------------------------------------ */
+
+static tq_status read_template(tq_chat_template_set *set, const tq_gguf *head, const char *key, const char *name, size_t n,
+                               tq_error *err) {
+    bool found;
+    tq_gguf_string source;
+    TQ_TRY(tq_gguf_text(head, key, &found, &source, err));
+    return found ? tq_chat_template_set_add(set, name, n, source.text, source.length, err) : TQ_OK;
+}
+
+/* "tokenizer.chat_template", and of those named in "tokenizer.chat_templates" each "tokenizer.chat_template.NAME".  A file
+ * may have tool_use without saying so. */
+static tq_status read_templates(tq_chat_template_set *set, const tq_gguf *head, tq_error *err) {
+    static const char whole[] = "tokenizer.chat_template", list[] = "tokenizer.chat_templates", tools[] = "tool_use";
+    tq_gguf_string *names = NULL;
+    size_t n = 0;
+    char key[128];
+    TQ_TRY(read_template(set, head, whole, "default", 7, err));
+    if (tq_gguf_find(head, list)) TQ_TRY(tq_gguf_strings(head, list, &names, &n, err));
+    enum { most = 64 };
+    tq_status status = n <= most ? TQ_OK : tq_fail(err, TQ_UNSUPPORTED, "%s: %s: want at most %d", head->label, list, most);
+    for (size_t i = 0; i < n && status == TQ_OK; i++) {
+        if (names[i].length == strlen(tools) && memcmp(names[i].text, tools, names[i].length) == 0) continue;
+        if (names[i].length > 64) continue; /* no key would be read for it */
+        snprintf(key, sizeof key, "%s.%.*s", whole, (int)names[i].length, names[i].text);
+        status = read_template(set, head, key, names[i].text, names[i].length, err);
+    }
+    free(names);
+    TQ_TRY(status);
+    snprintf(key, sizeof key, "%s.%s", whole, tools);
+    return read_template(set, head, key, tools, strlen(tools), err);
+}
+
 /* ---- the model ----------------------------------------------------------------------------------------------------- */
 
 tq_status tq_model_read_gguf(tq_model *m, tq_error *err) {
@@ -62,8 +96,5 @@ tq_status tq_model_read_gguf(tq_model *m, tq_error *err) {
     TQ_TRY(tq_gguf_tokenizer(head, &m->tokenizer, err));
     TQ_TRY(read_control_tokens(m, head, err));
     m->sampling = tq_sampling_default();
-    bool found;
-    tq_gguf_string source;
-    TQ_TRY(tq_gguf_text(head, "tokenizer.chat_template", &found, &source, err));
-    return found ? tq_chat_template_new(source.text, source.length, &m->chat_template, err) : TQ_OK;
+    return read_templates(&m->templates, head, err);
 }

@@ -139,9 +139,22 @@ void tq_model_get_experts(const tq_model *model, tq_experts_info *out) {
 }
 
 void tq_model_get_text(const tq_model *model, tq_text_info *out) {
-    *out = (tq_text_info){.vocab = model->tokenizer ? tq_tokenizer_vocab_size(model->tokenizer) : 0,
-                          .bos = model->bos_token, .eos = model->eos_token, .end_ids = model->eos, .n_end_ids = model->n_eos,
-                          .has_chat_template = model->chat_template != NULL};
+    const tq_tokenizer *t = model->tokenizer;
+    *out = (tq_text_info){.bos = model->bos_token, .eos = model->eos_token, .end_ids = model->eos, .n_end_ids = model->n_eos,
+                          .has_chat_template = model->templates.n > 0, .templates = model->templates.names};
+    if (!t) return;
+    size_t n;
+    tq_gguf_string name;
+    bool found = false;
+    out->vocab = tq_tokenizer_vocab_size(t);
+    out->tokenizer = tq_tokenizer_kind(t);
+    out->n_merges = tq_tokenizer_merges(t);
+    out->n_added = tq_tokenizer_added(t);
+    out->before = tq_tokenizer_prefix(t, &n), out->n_before = (int)n;
+    out->after = tq_tokenizer_suffix(t, &n), out->n_after = (int)n;
+    if (!model->gguf || strcmp(out->tokenizer, "byte-level BPE") != 0) return;
+    if (tq_gguf_text(tq_gguf_model_head(model->gguf), "tokenizer.ggml.pre", &found, &name, NULL) == TQ_OK && found)
+        snprintf(out->pre_tokenizer, sizeof out->pre_tokenizer, "%.*s", (int)(name.length < 60 ? name.length : 60), name.text);
 }
 
 static int more_bytes(const void *a, const void *b) {

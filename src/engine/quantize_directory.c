@@ -36,6 +36,8 @@ static const char *const copied_files[] = {
     "vocab.json",
 };
 
+static const char templates_folder[] = "additional_chat_templates";
+
 /* A tensor of the source and where it goes: outputs[first], and for a matrix also first + 1 and first + 2. */
 typedef struct job {
     const tq_tensor *source;
@@ -358,19 +360,42 @@ static tq_status write_config(const conversion *c, const char *directory, tq_err
     return status;
 }
 
-static tq_status copy_files(const conversion *c, const char *directory, tq_error *err) {
-    for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files; i++) {
-        char path[PATH_CAP];
-        tq_file_map map;
-        TQ_TRY(join(path, c->src, copied_files[i], err));
-        tq_status status = tq_file_map_open(path, &map, err);
-        if (status == TQ_NOT_FOUND) continue;
-        TQ_TRY(status);
-        status = write_file(directory, copied_files[i], map.data, map.bytes, err);
-        tq_file_map_close(&map);
-        TQ_TRY(status);
+/* What is not there is not copied. */
+static tq_status copy_file(const char *from, const char *to, const char *name, tq_error *err) {
+    char path[PATH_CAP];
+    tq_file_map map;
+    TQ_TRY(join(path, from, name, err));
+    tq_status status = tq_file_map_open(path, &map, err);
+    if (status == TQ_NOT_FOUND) return TQ_OK;
+    TQ_TRY(status);
+    status = write_file(to, name, map.data, map.bytes, err);
+    tq_file_map_close(&map);
+    return status;
+}
+
+/* The folder of named chat templates. */
+static tq_status copy_templates(const conversion *c, const char *directory, tq_error *err) {
+    static const char end[] = ".jinja";
+    char from[PATH_CAP], to[PATH_CAP];
+    TQ_TRY(join(from, c->src, templates_folder, err));
+    TQ_TRY(join(to, directory, templates_folder, err));
+    DIR *entries = opendir(from);
+    if (!entries) return TQ_OK;
+    tq_status status = mkdir(to, 0777) == 0 ? TQ_OK : tq_fail(err, TQ_IO, "%s: %s", to, strerror(errno));
+    const struct dirent *entry;
+    while (status == TQ_OK && (entry = readdir(entries))) {
+        size_t n = strlen(entry->d_name);
+        if (n >= sizeof end && strcmp(entry->d_name + n - (sizeof end - 1), end) == 0)
+            status = copy_file(from, to, entry->d_name, err);
     }
-    return TQ_OK;
+    closedir(entries);
+    return status;
+}
+
+static tq_status copy_files(const conversion *c, const char *directory, tq_error *err) {
+    for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files; i++)
+        TQ_TRY(copy_file(c->src, directory, copied_files[i], err));
+    return copy_templates(c, directory, err);
 }
 
 static tq_status write_directory(conversion *c, const char *directory, tq_error *err) {
@@ -385,7 +410,7 @@ static tq_status write_directory(conversion *c, const char *directory, tq_error 
 /* Everything is written to "<dst>.XXXXXX/model", which then becomes dst.  The inner directory is made by mkdir, whose
  * permissions are the caller's usual ones; mkdtemp's would shut everyone else out. */
 static tq_status write_destination(conversion *c, const char *dst, const char *parent, tq_error *err) {
-    char temporary[PATH_CAP], inner[PATH_CAP];
+    char temporary[PATH_CAP], inner[PATH_CAP], templates[PATH_CAP];
     snprintf(temporary, sizeof temporary, "%.*s.XXXXXX", PATH_CAP - 16, dst);
     if (!mkdtemp(temporary)) return tq_fail(err, TQ_IO, "%s: %s", temporary, strerror(errno));
     tq_status status = join(inner, temporary, "model", err);
@@ -396,7 +421,11 @@ static tq_status write_destination(conversion *c, const char *dst, const char *p
             sync_directory(inner);
             if (rename(inner, dst) != 0) status = tq_fail(err, TQ_IO, "%s: %s", dst, strerror(errno));
         }
-        if (status != TQ_OK) remove_directory(inner);
+        if (status != TQ_OK) {
+            snprintf(templates, sizeof templates, "%.*s/%s", PATH_CAP - 64, inner, templates_folder);
+            remove_directory(templates);
+            remove_directory(inner);
+        }
     }
     rmdir(temporary);
     if (status == TQ_OK) sync_directory(parent);

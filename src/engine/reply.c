@@ -50,11 +50,18 @@ static size_t beginning_of_stop(const tq_reply *r, size_t from) {
     return r->length;
 }
 
+static bool is_shown(const tq_reply *r, int32_t id) {
+    for (int i = 0; i < r->n_shown; i++)
+        if (r->shown[i] == id) return true;
+    return false;
+}
+
 tq_status tq_reply_append(tq_reply *r, int32_t id, tq_error *err) {
     if (!r->tokenizer) return TQ_OK;
-    size_t length = tq_tokenizer_piece(r->tokenizer, id, false, NULL, 0);
+    bool shown = is_shown(r, id);
+    size_t length = tq_tokenizer_piece(r->tokenizer, id, shown, NULL, 0);
     TQ_TRY(make_room(r, length, err));
-    tq_tokenizer_piece(r->tokenizer, id, false, r->text + r->length, length);
+    tq_tokenizer_piece(r->tokenizer, id, shown, r->text + r->length, length);
     r->length += length;
     r->text[r->length] = 0;
     /* What was passed on cannot belong to a stop string any more. */

@@ -14,6 +14,8 @@ typedef struct tq_reply {
     const tq_tokenizer *tokenizer; /* NULL: there is no text */
     const char *const *stops;      /* (n_stops), not empty; the caller's */
     int n_stops;
+    const int32_t *shown;          /* (n_shown) control tokens that are text; the caller's */
+    int n_shown;
     char *text; /* (length), NUL-terminated; NULL while empty.  After a stop string: what stands before it */
     size_t length, cap;
     size_t sent;     /* bytes that may be passed on; the rest is held back */

@@ -51,6 +51,8 @@ static tq_status check(const tq_model *model, int ctx, const tq_request_params *
         return tq_fail(err, TQ_INVALID, "n_logprobs: want -1 to %d, got %d", TQ_MAX_LOGPROBS, p->n_logprobs);
     TQ_TRY(tq_sampling_check(&p->sampling, model->config.vocab, err));
     TQ_TRY(check_stops(model, p, err));
+    if (p->n_shown < 0 || p->n_shown > TQ_MAX_SHOWN)
+        return tq_fail(err, TQ_INVALID, "shown: want up to %d tokens, got %d", TQ_MAX_SHOWN, p->n_shown);
     return check_tokens(model, ctx, p, err);
 }
 
@@ -67,21 +69,25 @@ static char *copy_string(char **to, const char *text) {
 tq_status tq_request_new(const tq_model *model, int ctx, const tq_request_params *p, tq_request **out, tq_error *err) {
     TQ_TRY(check(model, ctx, p, err));
     size_t stops = (size_t)p->n_stops * sizeof(char *), ids = (size_t)p->n_ids * sizeof *p->ids;
+    size_t shown = (size_t)p->n_shown * sizeof *p->shown;
     size_t biases = (size_t)p->sampling.n_biases * sizeof *p->sampling.biases, strings = p->kv ? strlen(p->kv) + 1 : 0;
     for (int i = 0; i < p->n_stops; i++) strings += strlen(p->stops[i]) + 1;
-    size_t bytes = sizeof(tq_request) + stops + biases + ids + strings;
+    size_t bytes = sizeof(tq_request) + stops + biases + ids + shown + strings;
     tq_request *r = malloc(bytes);
     if (!r) return tq_fail_memory(err, bytes, "a request");
     *r = (tq_request){.references = 1, .params = *p, .submitted = tq_clock_seconds()};
     const char **stop_list = (const char **)(r + 1);
     tq_logit_bias *bias_list = (tq_logit_bias *)((char *)stop_list + stops);
     int32_t *id_list = (int32_t *)((char *)bias_list + biases);
-    char *text = (char *)id_list + ids;
+    int32_t *shown_list = id_list + p->n_ids;
+    char *text = (char *)shown_list + shown;
+    if (shown) memcpy(shown_list, p->shown, shown);
     if (biases) memcpy(bias_list, p->sampling.biases, biases);
     memcpy(id_list, p->ids, ids);
     for (int i = 0; i < p->n_stops; i++) stop_list[i] = copy_string(&text, p->stops[i]);
     if (p->kv) r->params.kv = copy_string(&text, p->kv);
     r->params.ids = id_list;
+    r->params.shown = shown_list;
     r->params.stops = stop_list;
     r->params.sampling.biases = bias_list;
     if (p->task == TQ_TASK_GENERATE && p->max_tokens == 0) r->params.max_tokens = ctx - p->n_ids;

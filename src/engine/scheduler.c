@@ -38,10 +38,17 @@ tq_cache_params tq_scheduler_cache_params(const tq_scheduler *s, const char *kv)
     return tq_transformer_cache_params(s->model->transformer, s->params.ctx, &config);
 }
 
-static tq_cache *find_shape(tq_scheduler *s, const char *kv) {
+static tq_cache *find_shape(const tq_scheduler *s, const char *kv) {
     for (int i = kv ? 1 : 0; i < s->n_shapes; i++)
         if (!kv || strcmp(s->shapes[i].kv, kv) == 0) return s->shapes[i].cache;
     return NULL;
+}
+
+const tq_cache *tq_scheduler_tables(tq_scheduler *s, const char *kv) {
+    pthread_mutex_lock(&s->lock);
+    const tq_cache *cache = find_shape(s, kv);
+    pthread_mutex_unlock(&s->lock);
+    return cache;
 }
 
 tq_status tq_scheduler_shape(tq_scheduler *s, const char *kv, tq_cache **out, bool *owned, tq_error *err) {
@@ -57,6 +64,7 @@ tq_status tq_scheduler_shape(tq_scheduler *s, const char *kv, tq_cache **out, bo
     if (!*owned) {
         strcpy(s->shapes[s->n_shapes].kv, kv ? kv : "");
         s->shapes[s->n_shapes++].cache = *out;
+        s->stats.table_bytes += tq_cache_table_bytes(*out);
     }
     pthread_mutex_unlock(&s->lock);
     return TQ_OK;
@@ -115,6 +123,7 @@ static tq_status build(tq_scheduler *s, tq_error *err) {
     size_t vocab = (size_t)c->vocab, rows = (size_t)steps * vocab;
     TQ_TRY(tq_activations_new(c, s->params.prefill_chunk, s->params.ctx, &s->chunk_activations, err));
     TQ_TRY(tq_activations_new(c, steps, s->params.ctx, &s->step_activations, err));
+    s->stats.work_bytes = s->chunk_activations.bytes + s->step_activations.bytes + rows * sizeof *s->logits + vocab * sizeof *s->candidates;
     s->logits = malloc(rows * sizeof *s->logits);
     s->candidates = malloc(vocab * sizeof *s->candidates);
     if (!s->logits || !s->candidates) return tq_fail_memory(err, rows * sizeof *s->logits, "logits");

@@ -43,7 +43,8 @@ typedef struct tq_settle_job {
     char kv[64];
 } tq_settle_job;
 
-/* What a codec's cache takes, known before there is one. */
+/* What a codec's cache takes, known before there is one, and the tables of its codecs, which caches of running requests use:
+ * made on the thread that submits, once. */
 typedef struct tq_kv_shape {
     char kv[64];
     tq_cache *cache; /* never used: it takes address space only */
@@ -128,6 +129,8 @@ void tq_scheduler_log(const tq_scheduler *s, tq_log_level level, const char *for
 
 /* A cache of the codec, to ask for sizes (NULL: the scheduler's codec); *owned: the caller frees it.  From any thread. */
 tq_status tq_scheduler_shape(tq_scheduler *s, const char *kv, tq_cache **out, bool *owned, tq_error *err);
+/* A cache with the codec's tables, or NULL if there were too many codecs to keep this one's. */
+const tq_cache *tq_scheduler_tables(tq_scheduler *s, const char *kv);
 tq_cache_params tq_scheduler_cache_params(const tq_scheduler *s, const char *kv);
 
 #endif

@@ -37,8 +37,9 @@ tq_status tq_slot_reserve(tq_scheduler *s, tq_slot *slot, int n, tq_error *err) 
 
 static tq_status new_cache(tq_scheduler *s, tq_slot *slot, const char *kv, tq_error *err) {
     tq_cache_params params = tq_scheduler_cache_params(s, kv);
+    const tq_cache *tables = tq_scheduler_tables(s, kv);
     tq_status status;
-    do status = tq_cache_new_within(s->model->backend, &params, s->params.prefill_chunk, &s->budget, &slot->cache, err);
+    do status = tq_cache_new_sharing(s->model->backend, &params, s->params.prefill_chunk, &s->budget, tables, &slot->cache, err);
     while (status == TQ_FULL && tq_prefix_tree_evict(s->tree));
     return status;
 }
@@ -134,6 +135,8 @@ tq_status tq_slot_start(tq_scheduler *s, tq_slot *slot, tq_request *r, tq_error 
     tq_prefix_match m = {.result = TQ_PREFIX_UNUSED};
     *slot = (tq_slot){.request = r, .keeps = generates && p->use_cache && s->params.keep_prompts, .rng = {p->sampling.seed},
                       .reply = tq_reply_of(s->model->tokenizer, p->stops, p->n_stops)};
+    slot->reply.shown = p->shown;
+    slot->reply.n_shown = p->n_shown;
     tq_status status = copy_prompt(slot, p->ids, p->n_ids, tq_request_most_tokens(r), err);
     if (status == TQ_OK && p->task == TQ_TASK_EMBED_MEAN) {
         slot->sum = calloc((size_t)s->model->config.hidden, sizeof *slot->sum);

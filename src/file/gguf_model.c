@@ -20,16 +20,14 @@ static tq_status open_part(tq_gguf_part *part, tq_error *err) {
 static tq_status find_pairs(const tq_gguf_model *model, tq_gguf_change change, tq_tensor *tensor, tq_error *err) {
     char key[256];
     const tq_gguf *head = tq_gguf_model_head(model);
-    int64_t n_heads = 0;
-    bool found = false;
-    if (change == TQ_GGUF_PAIRED_KEY) {
-        snprintf(key, sizeof key, "%.200s.attention.head_count_kv", model->architecture);
-        TQ_TRY(tq_gguf_integer(head, key, 1, 1 << 16, &found, &n_heads, err));
-    }
-    if (!found) {
-        snprintf(key, sizeof key, "%.200s.attention.head_count", model->architecture);
-        TQ_TRY(tq_gguf_integer(head, key, 1, 1 << 16, NULL, &n_heads, err));
-    }
+    int64_t n_queries = 0, n_keys = 0;
+    bool found;
+    snprintf(key, sizeof key, "%.200s.attention.head_count", model->architecture);
+    TQ_TRY(tq_gguf_integer(head, key, 1, 1 << 16, NULL, &n_queries, err));
+    snprintf(key, sizeof key, "%.200s.attention.head_count_kv", model->architecture);
+    TQ_TRY(tq_gguf_integer(head, key, 1, 1 << 16, &found, &n_keys, err));
+    if (!found) n_keys = n_queries;
+    int64_t n_heads = change == TQ_GGUF_PAIRED_QUERY ? n_queries : change == TQ_GGUF_PAIRED_KEY ? n_keys : n_queries + 2 * n_keys;
     int64_t rows = tensor->shape[0], size = rows / n_heads;
     if (rows % n_heads || size % 2 || size > TQ_PAIRED_ROWS_MAX)
         return tq_fail(err, TQ_FORMAT, "%s: %.200s: %lld rows are not %lld heads of an even number of rows up to %d",
@@ -48,7 +46,7 @@ static tq_status rename_tensors(const tq_gguf_model *model, tq_gguf_part *part, 
         tq_gguf_change change;
         *tensor = part->gguf.tensors[i];
         if (!tq_gguf_rename(model->architecture, tensor->name, part->names + used, RENAMED_CAP, &change)) continue;
-        if (change == TQ_GGUF_PAIRED_QUERY || change == TQ_GGUF_PAIRED_KEY) TQ_TRY(find_pairs(model, change, tensor, err));
+        if (change != TQ_GGUF_SAME && change != TQ_GGUF_BARE) TQ_TRY(find_pairs(model, change, tensor, err));
         tensor->name = part->names + used;
         used += strlen(tensor->name) + 1;
     }

@@ -10,6 +10,7 @@ typedef enum tq_gguf_change {
     TQ_GGUF_SAME,
     TQ_GGUF_PAIRED_QUERY, /* rows of each head stand as rotary pairs */
     TQ_GGUF_PAIRED_KEY,
+    TQ_GGUF_PAIRED_FUSED, /* the same of queries and keys, and below them values, whose rows do not */
     TQ_GGUF_BARE, /* the other name does not end in ".weight" */
 } tq_gguf_change;
 

@@ -127,6 +127,7 @@ static tq_status bind_attention(const binder *b, int i) {
         w->q = rows_of(&whole, 0, q_rows);
         w->k = rows_of(&whole, q_rows, kv_rows);
         w->v = rows_of(&whole, q_rows + kv_rows, kv_rows);
+        w->v.w.paired_rows = 0; /* values do not turn */
     } else {
         TQ_TRY(bind_linear(b, i, "self_attn.q_proj", q_rows, c->hidden, c->qkv_bias, &w->q));
         TQ_TRY(bind_linear(b, i, "self_attn.k_proj", kv_rows, c->hidden, c->qkv_bias, &w->k));
@@ -334,10 +335,10 @@ static tq_status bind_moe(const binder *b, int i) {
         print_name(part, "%s.%s", module, stacked[k]);
         layer_name(b, path, i, part);
         if (has_weight(b, print_name(probe, "%.200s.gate_proj", path))) return bind_stacked_experts(b, path, w);
+        if (has_weight(b, print_name(probe, "%.200s.gate_up_proj", path)) || has(b, probe) ||
+            has(b, print_name(probe, "%.200s.gate_up_proj_blocks", path)))
+            return bind_packed_experts(b, path, w);
     }
-    if (has(b, print_name(probe, "%.200s.gate_up_proj", path)) ||
-        has(b, print_name(probe, "%.200s.gate_up_proj_blocks", path)))
-        return bind_packed_experts(b, path, w);
     return bind_single_experts(b, i, module, w);
 }
 

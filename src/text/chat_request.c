@@ -232,9 +232,9 @@ static tq_status add_kwargs(const json_t *kwargs, json_t *variables, tq_error *e
     return TQ_OK;
 }
 
-static tq_status read_request(const json_t *request, const tq_chat_template *tmpl, json_t *variables, tq_error *err) {
+static tq_status read_request(const json_t *request, const tq_chat_template_set *set, json_t *variables, tq_error *err) {
     static const char *const known[] = {"messages", "tools", "documents"};
-    reader rd = {.tmpl = tmpl, .parts = -1, .objects = -1, .nulls = -1, .err = err};
+    reader rd = {.parts = -1, .objects = -1, .nulls = -1, .err = err};
     const char *key;
     json_t *value;
     if (!json_is_object(request)) return tq_fail(err, TQ_INVALID, "a conversation: want a JSON object");
@@ -253,13 +253,15 @@ static tq_status read_request(const json_t *request, const tq_chat_template *tmp
     if (!json_is_null(documents) && !json_is_array(documents)) {
         return tq_fail(err, TQ_INVALID, "documents: want an array");
     }
-    TQ_TRY(check_tools(json_object_get(variables, "tools"), err));
+    const json_t *tools = json_object_get(variables, "tools");
+    TQ_TRY(check_tools(tools, err));
+    TQ_TRY(tq_chat_template_pick(set, !json_is_null(tools), &rd.tmpl, err));
     TQ_TRY(add_kwargs(json_object_get(request, "chat_template_kwargs"), variables, err));
     return read_messages(&rd, json_object_get(variables, "messages"));
 }
 
-tq_status tq_chat_request_read(const char *json, size_t length, const tq_chat_template *tmpl, json_t **variables,
-                               tq_error *err) {
+tq_status tq_chat_request_read(const char *json, size_t length, const tq_chat_template_set *set,
+                               json_t **variables, tq_error *err) {
     json_error_t place;
     *variables = NULL;
     json_t *request = json_loadb(json, length, JSON_ALLOW_NUL, &place);
@@ -267,7 +269,7 @@ tq_status tq_chat_request_read(const char *json, size_t length, const tq_chat_te
         return tq_fail(err, TQ_FORMAT, "a conversation: line %d, column %d: %s", place.line, place.column, place.text);
     }
     json_t *out = json_object();
-    tq_status status = out ? read_request(request, tmpl, out, err) : tq_fail_memory(err, 0, "variables");
+    tq_status status = out ? read_request(request, set, out, err) : tq_fail_memory(err, 0, "variables");
     json_decref(request);
     if (status == TQ_OK) *variables = out;
     else json_decref(out);

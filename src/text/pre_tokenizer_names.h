@@ -9,7 +9,7 @@
 typedef struct tq_pre_tokenizer {
     const char *names;       /* separated by spaces */
     const char *normalizer;  /* "NFC", or NULL */
-    const char *patterns[5]; /* splits, each match on its own, one after the other; NULL ends them */
+    const char *patterns[7]; /* splits, each match on its own, one after the other; NULL ends them */
     bool gpt2_pattern;       /* and then ByteLevel's own split */
     bool ignore_merges;
     bool add_bos; /* unless the file says otherwise */

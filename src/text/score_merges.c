@@ -45,6 +45,7 @@ tq_status tq_tokenizer_merge_by_score(tq_tokenizer *t, const float *scores, cons
         status = add_ways(t, merges, order[i].id, rank, err);
     }
     free(order);
+    t->by_score = true;
     if (status == TQ_OK) tq_bpe_find_words(&t->bpe, t->tokens);
     return status;
 }

@@ -243,6 +243,26 @@ const int32_t *tq_tokenizer_prefix(const tq_tokenizer *tokenizer, size_t *n) {
     return tokenizer->around.before;
 }
 
+const int32_t *tq_tokenizer_suffix(const tq_tokenizer *tokenizer, size_t *n) {
+    *n = tokenizer->around.n_after;
+    return tokenizer->around.after;
+}
+
+const char *tq_tokenizer_kind(const tq_tokenizer *t) {
+    if (t->is_unigram) return "Unigram";
+    if (t->bpe.byte_level) return "byte-level BPE";
+    if (t->by_score) return "SentencePiece BPE";
+    return t->bpe.byte_fallback ? "BPE of characters with byte fallback" : "BPE of characters";
+}
+
+size_t tq_tokenizer_merges(const tq_tokenizer *t) { return t->is_unigram ? 0 : t->bpe.merges.n; }
+
+int tq_tokenizer_added(const tq_tokenizer *t) {
+    int n = 0;
+    for (size_t id = 0; id < t->n_tokens; id++) n += t->tokens[id].added;
+    return n;
+}
+
 tq_status tq_tokenizer_encode_ranges(const tq_tokenizer *tokenizer, const char *text, size_t text_len,
                                      const tq_control_range *ranges, size_t n_ranges, tq_ids *out, tq_error *err) {
     encoder e = {.tokenizer = tokenizer, .parse_control = n_ranges > 0, .out = out, .err = err};

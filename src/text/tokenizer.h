@@ -43,8 +43,9 @@ tq_status tq_tokenizer_encode(const tq_tokenizer *tokenizer, const char *text, s
 tq_status tq_tokenizer_encode_prompt(const tq_tokenizer *tokenizer, const char *text, size_t text_len, bool parse_control,
                                      tq_ids *out, tq_error *err);
 
-/* Those in front, *n of them. */
+/* Those in front, *n of them, and those behind. */
 const int32_t *tq_tokenizer_prefix(const tq_tokenizer *tokenizer, size_t *n);
+const int32_t *tq_tokenizer_suffix(const tq_tokenizer *tokenizer, size_t *n);
 
 /* Bytes of a text, in order and without overlap. */
 typedef struct tq_control_range {
@@ -63,6 +64,11 @@ size_t tq_tokenizer_piece(const tq_tokenizer *tokenizer, int32_t id, bool with_c
 
 /* The id of a token by its exact content ("<|im_end|>"), or -1. */
 int32_t tq_tokenizer_find(const tq_tokenizer *tokenizer, const char *content);
+
+/* What it is, in a few words. */
+const char *tq_tokenizer_kind(const tq_tokenizer *tokenizer);
+size_t tq_tokenizer_merges(const tq_tokenizer *tokenizer); /* 0: none */
+int tq_tokenizer_added(const tq_tokenizer *tokenizer);     /* how many added tokens */
 
 int tq_tokenizer_vocab_size(const tq_tokenizer *tokenizer); /* largest id + 1 */
 bool tq_tokenizer_is_special(const tq_tokenizer *tokenizer, int32_t id);

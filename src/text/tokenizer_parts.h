@@ -38,6 +38,7 @@ struct tq_tokenizer {
     tq_bpe bpe;         /* its vocabulary is that of any model */
     tq_unigram unigram; /* used if is_unigram */
     bool is_unigram;
+    bool by_score;      /* merges follow from scores */
     tq_added_tokens added, added_normalized; /* looked for before and after normalising */
     tq_around around;
     /* decoder */

@@ -123,3 +123,20 @@ def bench_kernels_checks_before_it_times(tmp):
     rows = results("kernels", "--only", "rows_f16", "--repeats", "1", "--seconds", "0.001", "--kernels", "scalar")
     check(all(r["right"] and r["gb_per_s"] > 0 for r in rows) and len(rows) == 2, str(rows))
     tq("bench", "kernels", "--kernels", "sse9").expect(2, "unknown kernels 'sse9'")
+
+
+@test
+def bench_parallel_counts_tokens_of_requests_that_decode_together(tmp):
+    tiny = ["--model", "synthetic:tiny", "--repeats", "1", "--decode", "24"]
+    run = tq("bench", "parallel", *tiny, "--requests", "1,3,17", "--json").expect(0)
+    report = json.loads(run.out)
+    check_equal([r["requests"] for r in report["results"]], [1, 3, 17], "sizes")
+    check(all(r["tokens_per_s"] > 0 and r["cpu_ms_per_token"] > 0 for r in report["results"]), str(report))
+    check_equal(report["results"][0]["over_first"], 1, "the first over the first")
+    rows = list(csv.DictReader(io.StringIO(tq("bench", "parallel", *tiny, "--requests", "2", "--csv").expect(0).text)))
+    check(len(rows) == 1 and float(rows[0]["tokens_per_s"]) > 0, str(rows))
+    check_in("over first", tq("bench", "parallel", *tiny, "--requests", "1").expect(0).text, "the table")
+    for text in ("0", "65", "1,", "two", "-1"):
+        tq("bench", "parallel", *tiny, "--requests", text).expect(2, "--requests: want")
+    tq("bench", "parallel", *tiny, "--json", "--csv").expect(2, "give one of them")
+    tq("bench", "parallel", *tiny, "--kv", "tq9").expect(1, "tq9")

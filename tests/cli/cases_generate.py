@@ -179,6 +179,17 @@ def seeds_repeat_and_differ(tmp):
 
 
 @test
+def penalties_count_what_the_reply_has(tmp):
+    args = ["--raw", "-p", "the the the the the", "-m", "24", "--temp", "0"]
+    plain = generate_json(*args)["token_ids"]
+    repeat = next(i for i, token in enumerate(plain) if token in plain[:i])
+    for option in ("--presence-penalty", "--frequency-penalty"):
+        held, eager = (generate_json(*args, f"{option}={x}")["token_ids"] for x in (2, -2))
+        check_equal(held[:repeat], plain[:repeat], f"{option}: before anything repeats")
+        check(len(set(held)) > len(set(plain)) > len(set(eager)), f"{option}: {len(set(held))}, {len(set(plain))}, {len(set(eager))} different tokens")
+
+
+@test
 def options_without_effect_are_remarked_on(tmp):
     for option, value in (("--top-p", "0.9"), ("--top-k", "5"), ("--min-p", "0.1")):
         generate("-p", "Hi", "-m", "2", "--temp", "0", option, value).expect(0, f"note: {option} changes nothing")

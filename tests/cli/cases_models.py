@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cases import MODEL, environment, test, tq
+from cases import MODEL, copy_model, environment, test, tq
 from harness import check, check_equal, check_in
 
 DIGEST = "ab" * 32
@@ -83,7 +83,8 @@ def models_in_the_hub_cache_come_first_and_only_whole(tmp):
 def inspect_tells_what_a_model_is_made_of(tmp):
     text = tq("inspect", MODEL).expect(0).text
     for line in ("family      qwen2", "parameters  27.8 million in 15.7 MB (4-bit groups of 64)", "layers      8: 8 attention", "ends with <|im_end|> (2) or <|endoftext|> (0)",
-                 "template    of its own", "f16                              8192       268.4 MB"):
+                 "tokenizer   byte-level BPE, 8192 tokens (3 added), 7933 merges\n", "a raw prompt gets no tokens around it;",
+                 "template    default\n", "tq3.5 ", "tq2.5 ", "f16                              8192       268.4 MB"):
         check_in(line, text, "tq inspect")
     bits = {row["codec"]: row["cache_bits"] for row in json.loads(tq("codecs", "--dim", "128", "--json").expect(0).text)}
     for cache in json.loads(tq("inspect", MODEL, "--json", "--kv", "f16,q8,tcq3,paper-mse:3").expect(0).text)["caches"]:  # keys and values of 8 layers, 2 heads of 128
@@ -95,6 +96,19 @@ def inspect_tells_what_a_model_is_made_of(tmp):
     check({w["type"] for w in facts["weights"]} >= {"mxfp4", "bf16"}, str(facts["weights"]))
     check(sum(w["bytes"] for w in facts["weights"]) == facts["weight_bytes"] and facts["experts"] > 0, "sums")
     check([c["kv"] for c in facts["caches"]] == ["f16", "tq:k=q8,v=tq3"] and facts["tokenizer"] is None, str(facts["caches"]))
+    around = copy_model(tmp / "around", skip=("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"))
+    tokenizer = json.loads((Path(MODEL) / "tokenizer.json").read_text())
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    tokenizer["post_processor"] = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, text],
+                                   "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}}}
+    (around / "tokenizer.json").write_text(json.dumps(tokenizer))
+    both = [{"name": name, "template": "x"} for name in ("default", "tool_use")]
+    (around / "tokenizer_config.json").write_text(json.dumps({"chat_template": both}))
+    text = tq("inspect", around).expect(0).text
+    check_in("a raw prompt gets <|im_start|> (1) before it; a reply ends", text, "tokens around a prompt")
+    check_in("template    default, tool_use\n", text, "named templates")
+    facts = json.loads(tq("inspect", around, "--json").expect(0).text)
+    check_equal((facts["tokenizer"]["before"], facts["tokenizer"]["after"], facts["tokenizer"]["kind"]), ([1], [], "byte-level BPE"), "tokenizer")
     tq("inspect", "--kv", "nix").expect(1, "unknown codec 'nix'")
     tq("inspect", "a", "b").expect(2, "want one MODEL, got 'b' too")
     tq("inspect", "a", "--model", "b").expect(2, "want MODEL or --model, got both")
@@ -140,4 +154,4 @@ def names_that_are_nowhere_are_refused(tmp):
     ask(tmp, "org/name").expect(1, "org/name: no such directory, not among the models on this machine, and HF_HUB_OFFLINE is set")
     check_in("pull", tq("--help").expect(0).text, "--help")
     tq("pull").expect(2, "want ORG/NAME, got 0 operands")
-    tq("pull", "name").expect(2, "want ORG/NAME or ORG/NAME:FILE, got 'name'")
+    tq("pull", "name").expect(2, "want ORG/NAME, ORG/NAME@REVISION or either with :FILE, got 'name'")

@@ -26,8 +26,9 @@ def unknown_command_is_named_with_the_known_ones(tmp):
 def help_lists_every_flag(tmp):
     check_in("Commands:", tq("--help").expect(0).text, "--help")
     check_equal(tq("help").expect(0).text, tq("--help").text, "tq help")
-    flags = """model system max-tokens temp top-p top-k min-p repeat-penalty seed ctx threads kernels kv key-bits
-               value-bits value-group-size buffer-size sinks flush-batch-size no-turboquant""".split()
+    flags = """model system max-tokens temp top-p top-k min-p repeat-penalty presence-penalty
+               frequency-penalty seed ctx threads kernels kv key-bits value-bits value-group-size
+               key-centre buffer-size sinks flush-batch-size no-turboquant""".split()
     for command, more in (("generate", ["prompt", "prompt-file", "raw", "json"]), ("chat", [])):
         text = tq(command, "--help").expect(0).text
         check_equal(tq("help", command).expect(0).text, text, f"tq help {command}")
@@ -83,6 +84,8 @@ def bad_options_are_refused_by_name(tmp):
         (["--seed", "-1"], "--seed: want a whole number"),
         (["--threads", "x"], "--threads: want a whole number"),
         (["--top-k", "-1"], "--top-k: want a whole number"),
+        (["--presence-penalty", "3"], "--presence-penalty: want a number from -2 to 2, got '3'"),
+        (["--frequency-penalty", "-2.5"], "--frequency-penalty: want a number from -2 to 2, got '-2.5'"),
         (["--frob"], "unknown option '--frob'"),
         (["--frob=3"], "unknown option '--frob=3'"),
         (["-z"], "unknown option '-z'"),
@@ -101,7 +104,8 @@ def bad_options_are_refused_by_name(tmp):
 def no_turboquant_contradicts_a_codec(tmp):
     for command in ("generate", "chat"):
         prompt = ["-p", "Hi"] if command == "generate" else []
-        for other in (["--kv", "tq3"], ["--key-bits", "3"], ["--value-bits", "2"], ["--value-group-size", "32"]):
+        for other in (["--kv", "tq3"], ["--key-bits", "3"], ["--value-bits", "2"], ["--value-group-size", "32"],
+                      ["--key-centre", "on"]):
             tq(command, "--model", MODEL, *prompt, "--no-turboquant", *other).expect(2, "--no-turboquant")
 
 
@@ -112,6 +116,8 @@ def codecs_that_do_not_exist_are_usage_errors(tmp):
     generate("-p", "Hi", "--key-bits", "9").expect(2, "--key-bits: want a whole number from 1 to 8, got '9'")
     generate("-p", "Hi", "--kv", "q8", "--value-group-size", "32").expect(2, "group")
     generate("-p", "Hi", "--kv", "window:64", "--buffer-size", "32").expect(2, "--buffer-size")
+    generate("-p", "Hi", "--key-centre", "perhaps").expect(2, "--key-centre: want auto, on or off, got 'perhaps'")
+    generate("-p", "Hi", "--kv", "paper-mse:3", "--key-centre", "on").expect(2, "key centre: codec 'paper-mse:3' keeps none")
     generate("-p", "Hi", "--kernels", "abacus").expect(2, "abacus")
     tq("chat", "--model", MODEL, "--kv", "zip").expect(2, "zip")
 

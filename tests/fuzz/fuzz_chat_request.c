@@ -20,12 +20,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char snowman[] = "\xe2\x98\x83";
     if (size > 8192) return 0;
     for (int k = 0; k < 2; k++) {
-        tq_chat_template *tmpl;
+        tq_chat_template_set set = {0};
+        const tq_chat_template *tmpl;
         json_t *variables;
         tq_error err;
         tq_chat_text text;
-        if (tq_chat_template_new(sources[k], strlen(sources[k]), &tmpl, &err) != TQ_OK) abort();
-        if (tq_chat_request_read((const char *)data, size, tmpl, &variables, &err) == TQ_OK) {
+        if (tq_chat_template_set_add(&set, "default", 7, sources[k], strlen(sources[k]), &err) != TQ_OK) abort();
+        if (tq_chat_template_set_add(&set, "tool_use", 8, sources[1 - k], strlen(sources[1 - k]), &err) != TQ_OK) abort();
+        if (tq_chat_request_read((const char *)data, size, &set, &variables, &err) == TQ_OK) {
+            if (tq_chat_template_pick(&set, !json_is_null(json_object_get(variables, "tools")), &tmpl, &err) != TQ_OK) abort();
             if (tq_chat_template_render(tmpl, variables, &text, &err) == TQ_OK) {
                 tq_chat_request_check_tools(variables, &text, &err);
                 for (size_t i = 0; i < text.n_spans; i++) {
@@ -37,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             }
             json_decref(variables);
         }
-        tq_chat_template_free(tmpl);
+        tq_chat_template_set_clear(&set);
     }
     return 0;
 }

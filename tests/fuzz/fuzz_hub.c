@@ -49,7 +49,8 @@ static void try_words(const char *text) {
     hub_name name;
     char etag[64];
     int64_t first, last, total;
-    if (hub_name_parse(text, &name)) want(strchr(name.repo, '/') && !strstr(name.repo, "..") && (!*name.file || hub_path_is_safe(name.file)));
+    if (hub_name_parse(text, &name)) want(strchr(name.repo, '/') && !strstr(name.repo, "..") && hub_path_is_safe(name.revision) &&
+                                          (!*name.file || hub_path_is_safe(name.file)));
     if (hub_content_range(text, &first, &last, &total)) want(first >= 0 && first <= last && last < total);
     if (hub_etag(text, etag, sizeof etag)) want(*etag && strlen(etag) < sizeof etag && !strchr(etag, '"'));
 }

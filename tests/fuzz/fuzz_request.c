@@ -56,6 +56,7 @@ static void split_reply(const char *text, size_t n) {
     static split_text whole, pieces;
     whole.n[0] = whole.n[1] = pieces.n[0] = pieces.n[1] = 0;
     reasoning_split a = {0}, b = {0};
+    a.marks = b.marks = &reasoning_formats[(unsigned char)text[0] >> 5 & 3];
     a.state = b.state = text[0] & 16 ? REASONING_OPENED : REASONING_START;
     reasoning_push(&a, text, n, collect, &whole);
     reasoning_finish(&a, collect, &whole);
@@ -63,7 +64,7 @@ static void split_reply(const char *text, size_t n) {
     reasoning_finish(&b, collect, &pieces);
     for (int k = 0; k < 2; k++) want(whole.n[k] == pieces.n[k] && memcmp(whole.text[k], pieces.text[k], whole.n[k]) == 0);
     want(whole.n[0] + whole.n[1] <= n);
-    reasoning_is_open(text, n);
+    reasoning_is_open(a.marks, text, n);
 }
 
 static void read_headers(const char *text, size_t n) {

@@ -13,11 +13,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 112, KINDS = 7 };
+enum { LAYERS = 2, HEADS = 2, KV_HEADS = 1, DIM = 16, MAX_TOKENS = 300, HEADER = 120, KINDS = 8 };
 
 static const char *const kinds[KINDS] = {"tq3",      "q8",  "f16",          "tq:k=paper-prod:2,v=minmax:2:16",
-                                         "window:8", "tq4", "tq3,last=1:q8"};
-enum { SLIDES = 5 }; /* its second layer has a window */
+                                         "window:8", "tq4", "tq3,last=1:q8", "tq3"};
+enum { SLIDES = 5, DECIDES = 7 }; /* its second layer has a window; knows enough keys to do without centres */
 static const int windows[LAYERS] = {0, 20};
 
 static tq_cache *cache_of(int kind) {
@@ -27,6 +27,7 @@ static tq_cache *cache_of(int kind) {
     p.n_layers = LAYERS, p.n_heads = HEADS, p.n_kv_heads = KV_HEADS, p.head_dim = DIM;
     p.max_tokens = MAX_TOKENS, p.n_threads = 1;
     p.config = (tq_cache_config){.kv = kinds[kind], .buffer_size = 4, .sinks = 2, .flush_batch_size = 3};
+    if (kind == DECIDES) p.config.buffer_size = 20;
     if (kind == SLIDES) p.windows = windows;
     if (tq_cache_new(&p, &caches[kind], NULL) != TQ_OK) abort();
     return caches[kind];
@@ -38,13 +39,15 @@ static void make_checksum_right(const tq_cache *cache, uint8_t *data, size_t siz
     if (size < HEADER) return;
     uint64_t sum = tq_checksum(TQ_CHECKSUM_START, data, HEADER);
     for (int l = 0; l < LAYERS; l++) {
-        uint32_t counts[5];
-        size_t slot = cache->layers[l].pool->slot_bytes;
+        uint32_t counts[6];
+        const tq_cache_layer *layer = &cache->layers[l];
         if (size - at < sizeof counts) return;
         memcpy(counts, data + at, sizeof counts);
         sum = tq_checksum(sum, data + at, sizeof counts);
         at += sizeof counts;
         if (counts[0] > MAX_TOKENS || counts[1] > MAX_TOKENS || counts[3] > MAX_TOKENS) return;
+        const tq_page_pool *pool = counts[5] >= 1 && counts[5] <= TQ_PAGE_KINDS ? layer->pools[counts[5] - 1] : NULL;
+        size_t slot = pool ? pool->slot_bytes : 0;
         size_t run = (size_t)(counts[0] + counts[3]) * DIM * sizeof(uint16_t);
         for (int i = 0; i < 2 * KV_HEADS; i++, at += run) {
             if (size - at < run) return;
@@ -77,7 +80,9 @@ static void use(tq_cache *cache) {
 
 static bool is_empty(const tq_cache *cache) {
     int used = 0;
-    for (int l = 0; l < LAYERS; l++) used += tq_page_pool_used(cache->layers[l].pool);
+    for (int l = 0; l < LAYERS; l++)
+        for (int kind = 0; kind < TQ_PAGE_KINDS; kind++)
+            if (cache->layers[l].pools[kind]) used += tq_page_pool_used(cache->layers[l].pools[kind]);
     return tq_cache_length(cache) == 0 && used == 0;
 }
 

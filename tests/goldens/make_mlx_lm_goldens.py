@@ -27,6 +27,7 @@ import safetensors_io as st
 # name: (source, what mlx_lm.convert is told, changes of the source's config)
 MODELS = {
     "mlx_llama_3bit": ("llama", dict(quantize=True, q_bits=3, q_group_size=64), {}),
+    "mlx_qwen3_mixed_2_6": ("qwen3", dict(quantize=True, q_group_size=64, quant_predicate="mixed_2_6"), {}),
     "mlx_qwen3_moe_4bit": ("qwen3_moe", dict(quantize=True, q_bits=4, q_group_size=32), {}),
     "mlx_qwen3_next_6bit": ("qwen3_next", dict(quantize=True, q_bits=6, q_group_size=32), {}),
     "mlx_qwen3_5_mxfp4": ("qwen3_5", dict(quantize=True, q_mode="mxfp4"), {}),

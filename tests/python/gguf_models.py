@@ -175,12 +175,22 @@ def prepare(config, tensors):
     return out | {name: np.stack([parts[i] for i in range(len(parts))]) for name, parts in experts.items()}
 
 
-def add_weights(writer, config, tensors, type_of, blocks=None):
+def fuse(tensors, layer, attention):
+    """tensors: {GGUF's name: (array, type)}.  Put a layer's q, k and v, and its experts' gate and up, into one each."""
+    for whole, parts, axis in (("attn_qkv", ("attn_q", "attn_k", "attn_v"), 0), ("ffn_gate_up_exps", ("ffn_gate_exps", "ffn_up_exps"), 1)):
+        names = [f"blk.{layer}.{part}.weight" for part in parts]
+        if (attention or axis) and all(name in tensors for name in names):
+            arrays, kinds = zip(*(tensors.pop(name) for name in names))
+            tensors[f"blk.{layer}.{whole}.weight"] = np.concatenate(arrays, axis), kinds[0]
+
+
+def add_weights(writer, config, tensors, type_of, blocks=None, fused=False):
     """tensors: {Hugging Face name: float32 array}.  type_of(name) says how a matrix is stored; blocks: {name: bytes} of
     matrices that are quantized already, rows in Hugging Face's order."""
     family = config["model_type"]
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    out = {}
     for name, array in prepare(config, tensors).items():
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new is None and name == "lm_head.weight":
@@ -196,7 +206,11 @@ def add_weights(writer, config, tensors, type_of, blocks=None):
         part = name.split(".")[-2]
         if family in PAIRED and part in heads:
             data = permute(data, heads[part])
-        writer.add_tensor(new, np.ascontiguousarray(data), raw_dtype=kind)
+        out[new] = data, kind
+    for layer in range(config["num_hidden_layers"] if fused else 0):
+        fuse(out, layer, family not in HYBRID)  # there attn_qkv is of the delta nets
+    for name, (data, kind) in out.items():
+        writer.add_tensor(name, np.ascontiguousarray(data), raw_dtype=kind)
     factors = rope_factors(config) if family == "llama" else None
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors)
@@ -236,7 +250,7 @@ def read_mlx_directory(directory):
     return config, out
 
 
-def add_byte_level_vocabulary(writer, directory, pre):
+def add_byte_level_vocabulary(writer, directory, pre, templates=None):
     """tokenizer.json and tokenizer_config.json -> tokens, types, merges, control tokens, template."""
     tokenizer = json.load(open(os.path.join(directory, "tokenizer.json")))
     settings = json.load(open(os.path.join(directory, "tokenizer_config.json")))
@@ -246,8 +260,8 @@ def add_byte_level_vocabulary(writer, directory, pre):
     if settings.get("bos_token"):
         writer.add_bos_token_id(ids[settings["bos_token"]])
     writer.add_add_bos_token(False)
-    if settings.get("chat_template"):
-        writer.add_chat_template(settings["chat_template"])
+    if templates or settings.get("chat_template"):
+        writer.add_chat_template(templates or settings["chat_template"])
 
 
 def add_vocabulary(writer, tokenizer, pre):

@@ -108,7 +108,7 @@ class Server:
         with open(self.log.name, "rb") as log:
             return log.read()
 
-    def wait_for(self, pattern, convert, seconds=60):
+    def wait_for(self, pattern, convert, seconds=120):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = re.search(pattern, self.text())
@@ -119,7 +119,7 @@ class Server:
             time.sleep(0.02)
         raise RuntimeError(f"tq serve: no {pattern} in its log: {self.text().decode()}")
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=120):
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -162,7 +162,7 @@ def read_response(stream, head_only=False):
     return status, headers, body
 
 
-def raw(port, data, timeout=60):
+def raw(port, data, timeout=300):
     """Bytes on a fresh connection; the response or None if it was closed without one."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as s:
         s.sendall(data)
@@ -170,7 +170,7 @@ def raw(port, data, timeout=60):
             return read_response(stream, data.startswith(b"HEAD"))
 
 
-def request(port, method, path, value=None, headers=None, body=None, timeout=60):
+def request(port, method, path, value=None, headers=None, body=None, timeout=300):
     """A request and its answer, whose contract is checked: status, headers, JSON (or bytes)."""
     body = json.dumps(value).encode() if value is not None else body or b""
     lines = [f"{method} {path} HTTP/1.1", "Connection: close"]

@@ -128,12 +128,29 @@ def test_distortion_is_what_rows_say(tmp):
             assert 0.02 < row["error"] < 0.05, f"paper-mse:3: want near .034, got {row}"
             rotated.append(row["error"])
     assert 0.0325 < np.mean(rotated) < 0.0355, "over all heads and sides"
+    centred = {(row["kv"], row["side"], row["centred"]) for row in said["details"]}
+    assert centred == {("f32", "keys", "no"), ("lm3", "keys", "yes"), ("paper-mse:3", "keys", "no")} | {
+        (kv, "values", "-") for kv in ("f32", "lm3", "paper-mse:3")}, centred
     theory = {row["codec"]: row for row in said["theory"]}
     assert abs(theory["paper-mse:3"]["expected"] - 0.033966) < 1e-5
     for codec in ("lm3", "paper-mse:3"):
         assert abs(theory[codec]["measured"] / theory[codec]["expected"] - 1) < 0.03
     alone = json.loads(run("eval", "distortion", "--alone", "--dim", 64, "--vectors", 500, "--kv", "lm2", "--json").stdout)
     assert abs(alone["results"][0]["expected"] - 0.114526) < 1e-5, "the table of exact distortions, d = 64"
+
+
+def test_keys_without_centres_are_coded_with_all_their_energy(tmp):
+    rows = {}
+    for centre in ("on", "off"):
+        said = run_json("eval", "distortion", "--kv", "lm3", "--tokens", 512, "--vectors", 1, "--key-centre", centre)
+        assert said["key_centre"] == centre
+        assert {row["centred"] for row in said["details"] if row["side"] == "keys"} == {"yes" if centre == "on" else "no"}
+        rows[centre] = said["results"][0]
+    assert rows["on"]["bits_per_value"] - rows["off"]["bits_per_value"] == 16 / 256
+    assert rows["on"]["value_error"] == rows["off"]["value_error"]
+    # Three quarters of this model's keys and more are their centre, and so is as much of the error.
+    assert 0.02 < rows["off"]["key_error"] < 0.04 and rows["on"]["key_error"] < rows["off"]["key_error"] / 3, rows
+    assert "want auto, on or off, got 'of'" in run("eval", "distortion", "--key-centre", "of", code=2).stderr.decode()
 
 
 def test_needles_are_packed_and_found(tmp):

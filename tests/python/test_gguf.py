@@ -143,6 +143,23 @@ def test_goldens(temporary):
         check_golden(path, directory / "golden.safetensors", f"golden {family} {kind.name} scalar", 1e-4, "--kernels", "scalar")
 
 
+def test_fused(temporary):
+    """q, k and v in one tensor, with rows in pairs and without, and gate and up of experts in one."""
+    for family, kind in (("llama", T.F32), ("granite", T.BF16), ("qwen3", T.BF16), ("qwen3_moe", T.F32), ("mixtral", T.BF16),
+                         ("qwen3_5_moe", T.F32)):
+        directory = ROOT / "tests" / "goldens" / family
+        config, tensors = models.read_directory(directory)
+        path = os.path.join(temporary, f"{family}.gguf")
+        writer = gguf.GGUFWriter(path, models.architecture(config))
+        models.add_config(writer, config)
+        models.add_weights(writer, config, tensors, lambda name: kind, fused=True)
+        models.finish(writer)
+        names = [t.name for t in gguf.GGUFReader(path).tensors]
+        check(any("attn_qkv" in n or "gate_up_exps" in n for n in names) and not any("gate_exps" in n for n in names),
+              f"fused {family}: {names}")
+        check_golden(path, directory / "golden.safetensors", f"fused {family}")
+
+
 def test_types(temporary):
     """Every type: products with one token and with many, and embedding rows, against numpy on gguf.quants' floats."""
     rng = np.random.default_rng(1)
@@ -209,6 +226,31 @@ def test_bookworm(temporary):
     models.finish(writer)
     answer = run(*question, "--model", q8).stdout
     check("Lisbon" in answer, f"bookworm in q8_0 says {answer!r}")
+
+
+def test_named_templates(temporary):
+    """Several templates as the package writes them: which one a conversation takes (transformers: test_transformers.py)."""
+    config, tensors = models.read_directory(ROOT / "tests" / "goldens" / "qwen2")
+    config["vocab_size"] = 8192  # of the tokenizer
+    for name in [n for n in tensors if n in ("model.embed_tokens.weight", "lm_head.weight")]:
+        tensors[name] = np.resize(tensors[name], (8192, tensors[name].shape[1]))
+    body = "{% for t in tools or [] %}{{ t.name }}{% endfor %}"
+    tools, messages = [{"name": "clock"}], [{"role": "user", "content": "x"}]
+    reference = tokenizers.Tokenizer.from_file(os.path.join(BOOKWORM, "tokenizer.json"))
+    for i, names in enumerate((["default", "tool_use", "rag"], ["default", "rag"], ["tool_use"])):
+        path = os.path.join(temporary, f"templates{i}.gguf")
+        writer = gguf.GGUFWriter(path, "qwen2")
+        models.add_config(writer, config)
+        models.add_weights(writer, config, tensors, lambda name: T.F32)
+        models.add_byte_level_vocabulary(writer, BOOKWORM, "qwen2", [{"name": n, "template": f"this is {n}: {body}"} for n in names])
+        models.finish(writer)
+        for given in (None, [], tools):
+            request = json.dumps({"messages": messages} | ({} if given is None else {"tools": given}))
+            [(status, answer)] = ask([("C", struct.pack("=I", len(path)) + path.encode() + request.encode())])
+            name = "tool_use" if given is not None and "tool_use" in names else "default"
+            wanted = reference.encode(f"this is {name}: " + "".join(t["name"] for t in given or [])).ids if name in names else None
+            found = list(struct.unpack(f"={len(answer) // 4}i", answer)) if status == 0 else answer.decode()
+            check(found == wanted if wanted else "the model has: tool_use" in found, f"templates {names}, tools {given}: {found}")
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------------
@@ -298,6 +340,19 @@ def compare(path, texts, expected, what, control=True):
 CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 END = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 CJK = "[一-龥ࠀ-一가-퟿]+"
+# Written as code points: several of these letters are canonically equivalent to others.
+LETTERS = ("A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376"
+           "\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481\u048a-\u052f"
+           "\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba\u1cbd-\u1cbf\u1d00-\u1d2b\u1d6b-\u1d77"
+           "\u1d79-\u1d9a\u1e00-\u1f15\u1f18-\u1f1d\u1f20-\u1f45\u1f48-\u1f4d\u1f50-\u1f57\u1f59\u1f5b\u1f5d\u1f5f-\u1f7d"
+           "\u1f80-\u1fb4\u1fb6-\u1fbc\u1fbe\u1fc2-\u1fc4\u1fc6-\u1fcc\u1fd0-\u1fd3\u1fd6-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ff4"
+           "\u1ff6-\u1ffc\u2102\u2107\u210a-\u2113\u2115\u2119-\u211d\u2124\u2126\u2128\u212a-\u212d\u212f-\u2134\u2139"
+           "\u213c-\u213f\u2145-\u2149\u214e\u2183\u2184\u2c00-\u2c7b\u2c7e-\u2ce4\u2ceb-\u2cee\u2cf2\u2cf3\ua640-\ua66d"
+           "\ua680-\ua69b\ua722-\ua76f\ua771-\ua787\ua78b-\ua78e\uab70-\uabbf\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a"
+           "\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-\U00010cb2"
+           "\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943")
+KIMI = (r"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}&&[^\p{{Han}}]]{}"
+        r"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}&&[^\p{{Han}}]]{}(?i:'s|'t|'re|'ve|'m|'ll|'d)?|")
 # name: normalizer, patterns, ByteLevel's own pattern, ignore_merges; as in the models' tokenizer.json
 PRES = {
     "llama-bpe": (None, [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, True),
@@ -319,11 +374,19 @@ PRES = {
     "deepseek-v3": (None, [r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+",
                            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
                            r""" ?[\p{P}\p{S}]+[\r\n]*""" + END], False, False),
+    "deepseek-llm": (None, [r"[\r\n]", r"\s?[" + LETTERS + "]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", CJK, r"\p{N}"],
+                     False, False),
+    "kimi-k2": (None, [r"[\p{Han}]+|" + KIMI.format("*", "+") + KIMI.format("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" +
+                       END], False, False),
+    "minicpm5": (None, [r"\p{N}{1,3}", CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*" + END], False, True),
+    "bloom": (None, [r" ?[^(\s|[.,!?…。，、।۔،])]+"], False, False),
+    "viking": (None, [r" ?[^(\s|[.,!?…。，、।۔،])]+", r"\p{N}"], False, False),
     "seed-coder": (None, [CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+" + END], False, False),
 }
 
 WORDS = ("the of it's don't I'LL we've isn't HELLO worldWide iPhone café naïve Straße Москва привет δοκιμή 日本語 你好世界 "
          "かな カタカナ 한국어 สวัสดี नमस्ते שלום مرحبا 😀 e\u0301 a\u0308 ﬁ Å \u212b 1 12 123456 3.14 ١٢٣ Ⅷ ½ __init__ == -> "
+         "中文。字、 ，ばか〆 々漢字ＡＢｃ！ １２ ⼀ ɑͅ ΆΩ ℵ ა ǅ "
          "https://a.b/c?d=e&f [x] {y} (z) ... --- \t \n \n\n \r\n \xa0 \u3000 ▁ <|im_start|> <|im_end|> <think> // /* \n/ "
          ).split(" ") + [" ", "  ", "     "]
 
@@ -347,9 +410,21 @@ def random_texts(rng, n):
     return texts
 
 
+def telling_vocabulary(rng):
+    """Every fourth pair of bytes is a token and merges: few cuts in a text are without effect on its ids.  And some words
+    that only stand in the vocabulary, for ignore_merges."""
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    pairs = rng.sample(list(itertools.product(sorted(letters), repeat=2)), 1 << 14)
+    texts = [*sorted(letters), *("".join(p) for p in pairs), "Ġthe", "123", "HELLO", "don", "ĠĠĠĠĠ"]
+    return {"vocab": {text: i for i, text in enumerate(texts)}, "merges": [" ".join(p) for p in pairs]}
+
+
 def test_byte_level(temporary):
     """Every kind of pre-tokenizer by its name, against `tokenizers` with the pipeline of the models that have it."""
     bookworm = json.load(open(os.path.join(BOOKWORM, "tokenizer.json")))
+    bookworm["model"] |= telling_vocabulary(random.Random(5))
+    for i, token in enumerate(bookworm["added_tokens"]):
+        token["id"] = len(bookworm["model"]["vocab"]) + i
     n = len(bookworm["model"]["vocab"]) + sum(t["content"] not in bookworm["model"]["vocab"] for t in bookworm["added_tokens"])
     bookworm["added_tokens"].append({"id": n, "content": "<think>", "single_word": False, "lstrip": False, "rstrip": False,
                                      "normalized": False, "special": False})
@@ -374,7 +449,7 @@ def test_byte_level(temporary):
     # Text of a person never becomes a control token.
     plain = ask([("G", open(path, "rb").read()), ("E", b"\0<|im_end|>")])
     check(len(plain[1][1]) > 4, "a control token out of plain text")
-    for pre, words in (("kimi-k2", ["kimi-k2", "not supported"]), ("default", ["default", "not supported"])):
+    for pre, words in (("falcon", ["falcon", "not supported"]), ("default", ["default", "not supported"])):
         writer = gguf.GGUFWriter(path, "llama")
         models.add_vocabulary(writer, bookworm, pre)
         models.finish(writer)

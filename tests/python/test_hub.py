@@ -19,9 +19,11 @@ TQ = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "tq"
 BIG = random.Random(1).randbytes(3_000_000)
 OTHER = random.Random(2).randbytes(3_000_000)
 SMALL = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "tokenizer_config.json": b"{ }",
-         "generation_config.json": b"{  }", "chat_template.jinja": b"{{ x }}"}
+         "generation_config.json": b"{  }", "chat_template.jinja": b"{{ x }}",
+         "additional_chat_templates/tool_use.jinja": b"{{ tools }}"}
 EXTRA = {"README.md": b"read", ".gitattributes": b"x", "pytorch_model.bin": b"old", "onnx/model.onnx": b"other",
-         "original/consolidated.safetensors": b"twice", "training_args.json": b"{}"}
+         "original/consolidated.safetensors": b"twice", "training_args.json": b"{}",
+         "additional_chat_templates/notes.md": b"notes", "additional_chat_templates/old/tool_use.jinja": b"no"}
 SINGLE = {**SMALL, **EXTRA, "model.safetensors": BIG}
 
 
@@ -79,7 +81,7 @@ NEEDED = {**SMALL, "model.safetensors": BIG}
 def pulls_what_a_model_needs():
     with Case() as c:
         run = c.pull()
-        c.expect(run, 0, "pulling 6 files", c.hub.endpoint)
+        c.expect(run, 0, "pulling 7 files", c.hub.endpoint)
         check(run.stdout == f"{c.folder}/snapshots/{COMMIT}\n", run.stdout)
         c.complete(NEEDED, "pull")
         link = c.folder / "snapshots" / COMMIT / "model.safetensors"
@@ -94,7 +96,7 @@ def pulls_shards_of_the_index_and_no_others():
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}}
     files = {**SMALL, **shards, "model.safetensors.index.json": json.dumps(index).encode()}
     with Case({**files, "consolidated.safetensors": b"again", **EXTRA}) as c:
-        c.expect(c.pull(), 0, "pulling 8 files")
+        c.expect(c.pull(), 0, "pulling 9 files")
         c.complete(files, "shards")
     for name in ("../x.safetensors", "/etc/passwd", "not-there.safetensors", "config.json", 3):
         index["weight_map"]["b"] = name
@@ -119,6 +121,28 @@ def chooses_one_gguf_file():
         c.expect(c.pull("org/model:BF16"), 1, "part BF16/m-BF16-00002-of-00002.gguf is missing")
     with Case({"README.md": b"x", "pytorch_model.bin": b"x", "config.json": b"{}"}) as c:
         c.expect(c.pull(), 1, "neither config.json with model.safetensors nor a GGUF file")
+
+
+def a_revision_may_stand_in_the_name():
+    with Case() as c:
+        run = c.pull("org/model@v1.0")
+        c.expect(run, 0)
+        check(any("/revision/v1.0?" in r["path"] for r in c.hub.requests), f"the revision is asked for: {c.hub.requests}")
+        check((c.folder / "refs/v1.0").read_text() == COMMIT and not (c.folder / "refs/main").exists(), "its ref")
+        ask = lambda name: c.tq("inspect", name, HF_HUB_OFFLINE="1")
+        c.expect(ask("org/model@v1.0"), 1, "org/model@v1.0: from Hugging Face's cache")  # no model, but found
+        c.expect(ask(f"org/model@{COMMIT}"), 1, "from Hugging Face's cache")
+        c.expect(ask("org/model"), 1, "HF_HUB_OFFLINE is set")
+        c.expect(ask("org/model@v2"), 1, "HF_HUB_OFFLINE is set")
+
+
+def lists_what_there_is():
+    with Case({"m-Q4_K_M.gguf": b"GGUF", "README.md": b"x" * 2000}) as c:
+        run = c.tq("pull", "org/model", "--list")
+        c.expect(run, 0)
+        check(run.stdout == f"    2.0 kB  README.md\n   4 bytes  m-Q4_K_M.gguf\n    2.0 kB  in 2 files of commit {COMMIT}\n", run.stdout)
+        check(not c.hub.cdn_requests and not c.folder.exists(), "nothing is fetched")
+        c.expect(c.tq("pull", "org/model", "--list", HF_HUB_OFFLINE="1"), 1, "HF_HUB_OFFLINE is set")
 
 
 def resumes_what_broke_off():
@@ -215,6 +239,9 @@ def says_what_a_status_means():
             c.expect(c.pull(), 1, f"sends us to '{target[:8]}")
         c.expect(c.pull("model"), 2, "want ORG/NAME")
         c.expect(c.pull("../model"), 2, "want ORG/NAME")
+        for name in ("org/model@", "org/model@../x", "org/model@a b:", "org/model@" + "x" * 300, "org/model@v1@"):
+            c.expect(c.pull(name), 2 if name[-2:] != "1@" else 0)
+        c.expect(c.tq("pull", "org/model@v1", "--revision", "v1"), 2, "want @v1 or --revision, got both")
         c.expect(c.tq("pull", "org/model", "--revision", "../../x"), 1, "revision '../../x'")
         c.expect(c.pull(HF_ENDPOINT="ftp://x"), 1, "HF_ENDPOINT: want an address")
         c.expect(c.pull(HF_HUB_OFFLINE="1"), 1, "HF_HUB_OFFLINE is set")
@@ -326,7 +353,7 @@ def shares_the_cache_with_huggingface_hub():
     with Case() as c:
         c.expect(c.pull(), 0)
         root = f"{c.folder}/snapshots/{COMMIT}"
-        want = f"{root}\n{root}/model.safetensors\n0 [('org/model', 6, [['main']])]"
+        want = f"{root}\n{root}/model.safetensors\n0 [('org/model', 7, [['main']])]"
         got = python(c, read, HF_HUB_OFFLINE="1")
         check(got == want, f"what it sees: {got}")
         n = len(c.hub.cdn_requests)

@@ -95,6 +95,9 @@ def test_whole_directory(temporary):
         file.write("{}")
     with open(os.path.join(source, "pytorch_model.bin"), "w") as file:
         file.write("not copied")
+    os.mkdir(os.path.join(source, "additional_chat_templates"))
+    with open(os.path.join(source, "additional_chat_templates", "tool_use.jinja"), "w") as file:
+        file.write("{{ tools }}")
     matrix = "model.layers.0.mlp.up_proj"
     exact = st.to_float32(*tensors[matrix + ".weight"])
     for bits in ALL_BITS:
@@ -105,7 +108,8 @@ def test_whole_directory(temporary):
             check(result.returncode == 0 and result.stdout.count("\n") == 1, f"{what}: {result.stderr}")
             if result.returncode:
                 continue
-            check(sorted(os.listdir(target)) == ["config.json", "model.safetensors", "tokenizer.json"],
+            check(sorted(os.listdir(target)) == ["additional_chat_templates", "config.json", "model.safetensors", "tokenizer.json"] and
+                  os.listdir(os.path.join(target, "additional_chat_templates")) == ["tool_use.jinja"],
                   f"{what}: files {os.listdir(target)}")
             actual, metadata = st.read(os.path.join(target, "model.safetensors"))
             check(metadata == {"format": "mlx"}, f"{what}: metadata {metadata}")
@@ -176,6 +180,15 @@ def test_refusals(temporary):
     check(not left, f"left behind: {left}")
 
 
+def test_greedy_text():
+    """The bundled directory says what mlx-lm says with it."""
+    for entry in json.load(open(os.path.join(ROOT, "tests", "goldens", "bookworm", "mlx_text.json"))):
+        result = subprocess.run([TQ, "generate", "--model", os.path.join(ROOT, "models", "bookworm"), "--prompt", entry["prompt"],
+                                 "--temp", "0", "-m", "48", "--kv", "f16"], capture_output=True, text=True)
+        check(result.stdout.strip() == entry["text"].strip(), f"{entry['prompt']}: mlx-lm says {entry['text']!r}, tq {result.stdout!r}")
+
+
+test_greedy_text()
 with tempfile.TemporaryDirectory() as directory:
     test_equals_mlx(directory)
     test_whole_directory(directory)

@@ -74,12 +74,21 @@ def equal(got, want):
     assert got == want, f"want {want!r}, got {got!r}"
 
 
+def until(holds, what):
+    """Wait for what happens soon; the limit is for what never does, on a machine with much else to do."""
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
 def gone(server):
     """All that ran has ended."""
-    end = time.monotonic() + 10
-    while metric(server.port, "tq_requests_running") + metric(server.port, "tq_requests_queued"):
-        assert time.monotonic() < end, "requests still run"
-        time.sleep(0.05)
+    until(lambda: not metric(server.port, "tq_requests_running") + metric(server.port, "tq_requests_queued"), "requests still run")
+
+
+def until_running(server, n=1):
+    until(lambda: metric(server.port, "tq_requests_running") >= n, "a request does not start")
 
 
 # ---- chat completions --------------------------------------------------------------------------------------------------
@@ -271,9 +280,9 @@ def keep_alive_during_prefill(s, c):
         with connection.makefile("rb") as stream:
             for line in stream:
                 seen.append((time.monotonic() - began, line))
-    assert seen[0][0] < 2, f"headers after {seen[0][0]:.1f} s"
+    assert seen[0][0] < 5, f"headers after {seen[0][0]:.1f} s"
     times = [t for t, _ in seen]
-    assert max(b - a for a, b in zip(times, times[1:])) < 3, "silence in a stream"
+    assert max(b - a for a, b in zip(times, times[1:])) < 5, "silence in a stream"  # a word a second, given a loaded machine
     progress = [json.loads(line[6:])["prompt_progress"] for _, line in seen if b'"prompt_progress"' in line]
     assert len(progress) > 8 and progress[-1]["done"] == progress[-1]["total"], progress[-3:]
 
@@ -401,23 +410,24 @@ def properties(s, c):
     equal((got["ctx"], got["kv"], got["total_slots"]), (20000, "tq3", 4))
 
 
+def states(server):
+    return [x["state"] for x in request(server.port, "GET", "/slots")[2]]
+
+
 def slots_show_what_runs(s, c):
     with c.chat.completions.create(model="x", stream=True, messages=LONG["messages"], max_tokens=4000, extra_body={"ignore_eos": True}) as stream:
         for chunk in stream:
             if chunk.choices[0].delta.content:
                 break
-        end = time.monotonic() + 2  # the numbers are those of the last step
-        while not any(x["state"] == "decode" for x in request(s.port, "GET", "/slots")[2]):
-            assert time.monotonic() < end, "no slot decodes"
-    gone(s)
-    equal([x["state"] for x in request(s.port, "GET", "/slots")[2]], ["free"] * 4)
+        until(lambda: "decode" in states(s), "no slot decodes")  # the numbers are those of the last step
+    until(lambda: states(s) == ["free"] * 4, "slots are not free again")
 
 
 def metrics_count(s, c):
-    before = [metric(s.port, name) for name in ("tq_generated_tokens_total", "tq_time_to_first_token_seconds_count", "tq_time_between_tokens_seconds_count")]
+    names = "tq_generated_tokens_total", "tq_time_to_first_token_seconds_count", "tq_time_between_tokens_seconds_count"
+    before = [metric(s.port, name) for name in names]
     used = chat(c).usage.completion_tokens
-    time.sleep(0.1)
-    after = [metric(s.port, name) for name in ("tq_generated_tokens_total", "tq_time_to_first_token_seconds_count", "tq_time_between_tokens_seconds_count")]
+    after = [metric(s.port, name) for name in names]
     equal([b - a for a, b in zip(before, after)], [used, 1, used - 1])
     states = sum(metric(s.port, f'tq_cache_bytes{{state="{x}"}}') for x in ("exact", "packed", "tree", "free"))
     equal(states, metric(s.port, "tq_cache_limit_bytes"))
@@ -535,13 +545,20 @@ def too_long_says_both_numbers(s, c):
 
 
 def too_large_bodies(s, c):
-    equal(request(s.port, "POST", "/v1/completions", body=b'{"prompt": "' + b"x" * (2 << 20) + b'"}')[2]["error"]["code"], "body_too_large")
+    """The refusal can be read by a client that sends first and reads then, however large what it sends."""
+    for size in 2 << 20, 40 << 20:
+        refusal = request(s.port, "POST", "/v1/completions", body=b'{"prompt": "' + b"x" * size + b'"}')
+        equal((refusal[0], refusal[2]["error"]["code"]), (413, "body_too_large"))
+    try:
+        c.completions.create(model="x", prompt="x" * (3 << 20))
+        raise AssertionError("a body of 3 MB was taken")
+    except openai.APIStatusError as e:
+        equal((e.status_code, e.code), (413, "body_too_large"))
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", s.port), 20) as connection:
-        try:
-            connection.sendall(head + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 64)
-        except OSError:
-            pass  # it may hang up early
+    status, _, body = raw(s.port, head + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 64 + b"0\r\n\r\n")
+    equal((status, json.loads(body)["error"]["code"]), (413, "body_too_large"))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000000\r\n\r\n"
+    equal(raw(s.port, head)[0], 413)  # whoever asks first need not send it
 
 
 def chunked_bodies_are_read(s, c):
@@ -584,26 +601,52 @@ def no_http_at_all():
         equal(s.stop(), 0)
 
 
+def what_is_not_whole_has_a_page_of_the_librarys():
+    """As docs/server.md says: the statuses that libmicrohttpd gives by itself; and the neighbours, which are ours."""
+    post = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with Server(TQ, "--idle-timeout", "1", "--quiet") as s:
+        for data, status in ((b"GET /health\r\n\r\n", 400), (b"GET / HTPP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /health HTTP/1.1\r\n\r\n", 400),
+                             (get + b"no colon\r\n\r\n", 400), (post + b"Content-Length: -5\r\n\r\n", 400),
+                             (post + b"Content-Length: 99999999999999999999999\r\n\r\n", 413), (post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+                             (post + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\n", 413), (b"GET /" + b"a" * 60000 + b" HTTP/1.1\r\n\r\n", 414),
+                             (get + b"X: " + b"y" * 60000 + b"\r\n\r\n", 431), (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505)):
+            try:
+                got = raw(s.port, data)
+            except ConnectionError:
+                continue  # what it did not read of the 60 KB resets the connection
+            equal((data[:60], got[0]), (data[:60], status))
+        equal(raw(s.port, get + b"X: " + b"y" * 30000 + b"\r\n\r\n")[0], 200)
+        for data, status, code in ((b"GET /health HTTP/1.0\r\n\r\n", 400, "invalid_host"),
+                                   (post + b"Transfer-Encoding: gzip\r\n\r\nzz", 501, "unsupported_transfer_coding")):
+            got = raw(s.port, data)
+            equal((got[0], json.loads(got[2])["error"]["code"]), (status, code))
+
+
 # ---- leaving and waiting -----------------------------------------------------------------------------------------------------
 
 
-def post_and_leave(s, value, wait=0.0):
+def post_and_leave(s, value, state):
+    """Leave when a slot is in this state."""
     body = json.dumps(value).encode()
-    connection = socket.create_connection(("127.0.0.1", s.port), 20)
-    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    time.sleep(wait)
-    connection.close()
+    with socket.create_connection(("127.0.0.1", s.port), 60) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: state in states(s), f"no slot comes to {state}")
 
 
 def a_client_that_leaves_frees_its_place(s, c):
-    before = metric(s.port, 'tq_requests_total{finish="cancelled"}')
+    """Of a long prompt the most is never evaluated, of a long reply the most is never generated."""
     long_prompt = {**LONG, "max_tokens": 10, "messages": [{"role": "user", "content": "Word by word. " * 3500}], "cache_prompt": False}
-    for value, wait in ((LONG, 0.3), ({**LONG, "stream": True}, 0.3), (long_prompt, 0.5), ({**long_prompt, "stream": True}, 0.5)):
-        post_and_leave(s, value, wait)
-        began = time.monotonic()
-        gone(s)
-        assert time.monotonic() - began < 1.5, "it went on for long"
-    equal(metric(s.port, 'tq_requests_total{finish="cancelled"}') - before, 4)
+    names = 'tq_requests_total{finish="cancelled"}', "tq_prefill_tokens_total", "tq_generated_tokens_total"
+    for value, state, most in ((LONG, "decode", (300, 3000)), (long_prompt, "prefill", (10000, 1))):  # of some 14,000
+        for stream in False, True:
+            gone(s)
+            before = [metric(s.port, name) for name in names]
+            post_and_leave(s, {**value, "stream": stream}, state)
+            until(lambda: metric(s.port, names[0]) == before[0] + 1, "a client that has left is not noticed")
+            gone(s)
+            prefilled, generated = [metric(s.port, name) - x for name, x in zip(names[1:], before[1:])]
+            assert prefilled < most[0] and generated < most[1], (state, stream, prefilled, generated)
 
 
 def a_client_with_a_time_out(s, c):
@@ -664,12 +707,14 @@ def a_document_with_questions(s, c):
 
 def full_queue_is_429():
     with Server(TQ, "--parallel", "1", "--queue", "1", "--quiet") as s:
-        streams = [make_client(s).chat.completions.create(model="x", stream=True, messages=LONG["messages"], max_tokens=8000,
+        streams = [make_client(s).chat.completions.create(model="x", stream=True, messages=LONG["messages"], max_tokens=30000,
                                                           extra_body={"ignore_eos": True}) for _ in range(2)]
         status, headers, body = request(s.port, "POST", "/v1/chat/completions", CHAT)
         equal((status, body["error"]["code"], body["error"]["type"]), (429, "queue_full", "rate_limit_error"))
         assert int(headers["retry-after"]) >= 1
         equal(request(s.port, "POST", "/v1/chat/completions", {**CHAT, "stream": True})[0], 429)
+        said = (line for line in streams[1].response.iter_lines() if line.startswith(":"))
+        equal(next(said), ": queued")  # as long as it waits
         [x.close() for x in streams]
         gone(s)
         equal(request(s.port, "POST", "/v1/chat/completions", CHAT)[0], 200)
@@ -716,11 +761,11 @@ def hosts_and_origins_are_checked():
 
 
 def other_addresses_need_a_key():
-    got = subprocess.run([TQ, "serve", "--host", "0.0.0.0", "--port", "0"], capture_output=True, timeout=20)
+    got = subprocess.run([TQ, "serve", "--host", "0.0.0.0", "--port", "0"], capture_output=True, timeout=120)
     assert got.returncode == 1 and b"--api-key-file" in got.stderr and b"--insecure" in got.stderr, got
-    got = subprocess.run([TQ, "serve", "--port", "70000"], capture_output=True, timeout=20)
+    got = subprocess.run([TQ, "serve", "--port", "70000"], capture_output=True, timeout=120)
     equal(got.returncode, 2)
-    got = subprocess.run([TQ, "serve", "--api-key-file", "/nonexistent"], capture_output=True, timeout=20)
+    got = subprocess.run([TQ, "serve", "--api-key-file", "/nonexistent"], capture_output=True, timeout=120)
     equal(got.returncode, 1)
 
 
@@ -739,7 +784,7 @@ def loading_is_503():
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "config.json"), "w") as config:
             config.write("{}")
-        got = subprocess.run([TQ, "serve", "--port", "0", "--model", folder], capture_output=True, timeout=20)
+        got = subprocess.run([TQ, "serve", "--port", "0", "--model", folder], capture_output=True, timeout=120)
         assert got.returncode == 1 and b"config.json" in got.stderr, got
 
 
@@ -762,43 +807,71 @@ def raw_prompts_begin_as_the_tokenizer_says():
             equal(got["usage"]["prompt_tokens"], len(plain) + 1)
 
 
+def marks_of_reasoning_are_the_tokenizers():
+    """Marks that are control tokens, which no text has, are seen all the same; where nobody splits, none is shown."""
+    for marks, thought in ((("[THINK]", "[/THINK]"), "[THINK][THINK]"), (("<|channel|>", "<|message|>", "<|end|>", "<|start|>"), None)):
+        with tempfile.TemporaryDirectory() as folder:
+            model, ids = prefix_model.make_marked(os.path.join(folder, "model"), marks)
+            with Server(TQ, "--quiet", model=str(model)) as s:
+                ask = {**CHAT, "max_tokens": 3, "temperature": 0, "logit_bias": {str(ids[0]): 100}}
+                message = request(s.port, "POST", "/v1/chat/completions", ask)[2]["choices"][0]["message"]
+                equal((message["content"], message.get("reasoning_content")), ("", thought))
+                message = request(s.port, "POST", "/v1/chat/completions", {**ask, "reasoning_format": "none"})[2]["choices"][0]["message"]
+                equal(message["content"], marks[0] * 3)
+                got = request(s.port, "POST", "/v1/completions", {"prompt": "x", "max_tokens": 3, "logit_bias": ask["logit_bias"]})[2]
+                equal((got["choices"][0]["text"], got["usage"]["completion_tokens"]), ("", 3))
+
+
+def is_up(server):
+    try:
+        return request(server.port, "GET", "/health")[0] == 200
+    except ConnectionError:
+        return False
+
+
 def slow_clients_are_cut_off():
-    with Server(TQ, "--idle-timeout", "1", "--max-connections", "4", "--quiet") as s:
-        sockets = [socket.create_connection(("127.0.0.1", s.port), 20) for _ in range(4)]
+    with Server(TQ, "--idle-timeout", "2", "--max-connections", "4", "--quiet") as s:
+        sockets = [socket.create_connection(("127.0.0.1", s.port), 60) for _ in range(4)]
         for x in sockets:
             x.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
-        try:
-            equal(request(s.port, "GET", "/health"), "a fifth connection of four")
-        except ConnectionError:
-            pass  # refused at once
-        time.sleep(2.5)
-        equal(request(s.port, "GET", "/health")[0], 200)  # the four have been cut off
-        x = socket.create_connection(("127.0.0.1", s.port), 20)
-        began = time.monotonic()
+        assert not is_up(s), "a fifth connection of four"  # refused at once
+        until(lambda: is_up(s), "four that say nothing are waited for")
+        x = socket.create_connection(("127.0.0.1", s.port), 60)
         try:
             for byte in b"GET /health HTTP/1.1\r\nX-Slow: " + b"y" * 100:
                 x.sendall(bytes([byte]))
                 time.sleep(0.2)
             raise AssertionError("a byte now and then keeps a connection")
         except OSError:
-            assert time.monotonic() - began < 6
+            pass
         [y.close() for y in sockets]
 
 
 def slow_readers_are_cut_off_and_slow_answers_are_not():
     with Server(TQ, "--idle-timeout", "1") as s:
-        got = make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=2000, temperature=0, extra_body={"ignore_eos": True})
-        equal(got.usage.completion_tokens, 2000)
-        assert got.timings["predicted_ms"] > 1100, "too fast to show anything"
+        n = 500
+        while True:
+            got = make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=n, temperature=0, extra_body={"ignore_eos": True})
+            equal(got.usage.completion_tokens, n)
+            if got.timings["predicted_ms"] > 2000:
+                break
+            n *= 4
         body = json.dumps({**LONG, "max_tokens": 30000, "stream": True, "logprobs": True, "top_logprobs": 20}).encode()
         with socket.socket() as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.connect(("127.0.0.1", s.port))
             deaf.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            end = time.monotonic() + 20
-            while metric(s.port, 'tq_requests_total{finish="cancelled"}') == 0:
-                assert time.monotonic() < end, "who does not read is waited for"
-                time.sleep(0.2)
+            until(lambda: metric(s.port, 'tq_requests_total{finish="cancelled"}') > 0, "who does not read is waited for")
+
+
+def options_are_defaults_of_requests():
+    with Server(TQ, "--temp", "0", "--frequency-penalty", "2", "--presence-penalty", "1", "--max-tokens", "24", "--quiet") as s:
+        got = request(s.port, "GET", "/props")[2]["default_generation_settings"]
+        equal((got["temperature"], got["frequency_penalty"], got["presence_penalty"], got["max_tokens"]), (0, 2, 1, 24))
+        ask = {"prompt": "the the the the the", "max_tokens": 24}
+        held = request(s.port, "POST", "/v1/completions", ask)[2]["choices"][0]["text"]
+        equal(request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 2, "presence_penalty": 1})[2]["choices"][0]["text"], held)
+        assert request(s.port, "POST", "/v1/completions", {**ask, "frequency_penalty": 0, "presence_penalty": 0})[2]["choices"][0]["text"] != held
 
 
 def deadlines_end_requests():
@@ -820,24 +893,64 @@ def deadlines_end_requests():
             equal(e.code, "timeout")
 
 
+class Asked(threading.Thread):
+    """Calls a function beside; result() is what it returned or raises what it raised."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.value, self.error = function, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.function()
+        except Exception as e:  # kept for result()
+            self.error = e
+
+    def result(self):
+        self.join()
+        if self.error:
+            raise self.error
+        return self.value
+
+
 def terminating_finishes_what_runs():
-    with Server(TQ, "--shutdown-timeout", "20") as s:
-        got = []
-        client = make_client(s)
-        thread = threading.Thread(target=lambda: got.append(chat(client, "Tell a story.", max_tokens=600, extra_body={"ignore_eos": True})))
-        thread.start()
-        while metric(s.port, "tq_requests_running") == 0:
-            time.sleep(0.01)
-        equal(s.stop(), 0)
-        thread.join()
-        equal(got[0].usage.completion_tokens, 600)
+    with Server(TQ, "--shutdown-timeout", "600") as s:
+        whole = Asked(lambda: chat(make_client(s), "Tell a story.", max_tokens=200, extra_body={"ignore_eos": True}))
+        streamed = Asked(lambda: chunks(chat(make_client(s), "Tell a story.", max_tokens=200, stream=True, extra_body={"ignore_eos": True})))
+        until_running(s, 2)
+        equal(s.stop(600), 0)
+        answer = whole.result()
+        equal((answer.usage.completion_tokens, answer.choices[0].finish_reason), (200, "length"))
+        equal(text_of(streamed.result()), answer.choices[0].message.content)
+        assert b"all requests are finished" in s.text(), s.text()
+
+
+def terminating_waits_for_answers_to_be_sent():
+    """Answers that are made, and longer than what the system buffers, reach a client that is slow to read them."""
+    with Server(TQ, "--shutdown-timeout", "600") as s:
+        body = json.dumps({**CHAT, "max_tokens": 300, "ignore_eos": True, "logprobs": True, "top_logprobs": 20}).encode()
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", s.port))
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            until_running(s)
+            s.process.terminate()
+            s.wait_for(rb"(all requests are finished)", bytes, 600)
+            time.sleep(0.3)
+            with slow.makefile("rb") as stream:
+                status, headers, got = server_process.read_response(stream)
+        equal((status, headers["connection"].lower()), (200, "close"))
+        equal(len(json.loads(got)["choices"][0]["logprobs"]["content"]), 300)
+        equal(s.process.wait(60), 0)
 
 
 def terminating_has_a_deadline():
     with Server(TQ, "--shutdown-timeout", "1") as s:
         stream = make_client(s).chat.completions.create(model="x", stream=True, messages=LONG["messages"], max_tokens=30000, extra_body={"ignore_eos": True})
         next(stream)
-        began = time.monotonic()
+        whole = Asked(lambda: make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=30000, extra_body={"ignore_eos": True}))
+        until_running(s, 2)
         s.process.terminate()
         try:
             for _ in stream:
@@ -845,15 +958,19 @@ def terminating_has_a_deadline():
             raise AssertionError("a cancelled stream looked complete")
         except openai.APIError as e:
             equal(e.code, "shutting_down")
-        equal(s.process.wait(10), 0)
-        assert time.monotonic() - began < 6
+        try:
+            whole.result()
+            raise AssertionError("a cancelled answer looked complete")
+        except openai.APIStatusError as e:
+            equal((e.status_code, e.code), (503, "shutting_down"))
+        equal(s.process.wait(60), 0)  # 30,000 tokens take longer
+        assert b"cancelled what was not finished after 1 s" in s.text(), s.text()
 
 
 def prompts_are_logged_on_request():
     with Server(TQ, "--log-prompts") as s:
         chat(make_client(s))
-        time.sleep(0.2)
-        assert b"Clara" in s.text()
+        s.wait_for(rb"(Clara)", bytes)
         s.stop()
 
 

@@ -79,7 +79,7 @@ def stop_stops_the_server_too(browser, url):
         check("stopped" in v.page.locator(".meta").last.inner_text(), "the answer is not marked as stopped")
         v.page.wait_for_timeout(300)
         check(v.newest().inner_text() == text, "the text grew after it was stopped")
-        for _ in range(50):
+        for _ in range(600):
             running = [slot for slot in get_json(url, "/slots") if slot.get("state") not in (None, "free", "idle")]
             if not running:
                 break
@@ -314,11 +314,14 @@ def markdown_takes_linear_time(browser, url):
     with Visit(browser, url) as v:
         for piece in ("*a ", "**", "[", "`", "[a](", "_a*", "> " * 20, "- " * 20, "<http:", "~~x", "| a ", "1. a\n  "):
             text = piece * (60000 // len(piece))
-            spent = v.page.evaluate("""async (text) => {
-                const { renderMarkdown } = await import("./markdown.js");
-                const started = performance.now();
-                renderMarkdown(document.createElement("div"), text);
-                return performance.now() - started; }""", text)
+            for _ in range(4):  # the clock counts what other programs take, too
+                spent = v.page.evaluate("""async (text) => {
+                    const { renderMarkdown } = await import("./markdown.js");
+                    const started = performance.now();
+                    renderMarkdown(document.createElement("div"), text);
+                    return performance.now() - started; }""", text)
+                if spent < 2500:
+                    break
             check(spent < 2500, f"{piece!r}, 60 KB: {spent:.0f} ms")
         return v.errors
 
@@ -333,11 +336,11 @@ def errors_are_told_as_the_server_tells_them(browser, url):
         v.set(max_tokens=16)
 
         busy = {"error": {"message": "The queue is full.", "type": "rate_limit_error", "code": "queue_full"}}
-        v.page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, headers={"retry-after": "1"}, json=busy), times=1)
+        v.page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, headers={"retry-after": "3"}, json=busy), times=1)
         v.page.click("#new")
         v.ask(FACT, wait=False)
-        expect(v.page.locator(".status")).to_contain_text("The queue is full. Trying again in 1 s.".replace(". T", ".T"))
-        check("Lisbon" in v.answer(), "the second try, a second later, was not made")
+        expect(v.page.locator(".status")).to_contain_text(re.compile(r"The queue is full\.\s*Trying again in [123] s\."))
+        check("Lisbon" in v.answer(), "the second try, seconds later, was not made")
 
         v.page.route("**/v1/chat/completions", lambda route: route.fulfill(
             content_type="text/event-stream", body=sse(said("Once "), {"error": {"message": "It broke.", "type": "server_error"}})), times=1)

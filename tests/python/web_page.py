@@ -11,7 +11,9 @@ from server_process import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHROMIUM = "/usr/bin/chromium"
-ANSWER_MS = 30000  # the longest answer here takes a few seconds on an idle machine
+ANSWER_MS = 180000  # the longest answer here takes a few seconds on an idle machine
+STEP_MS = 60000
+expect.set_options(timeout=STEP_MS)
 
 # Runs in every page before its own scripts: what breaks the policy becomes a console error, which fails the test.
 WATCH = """
@@ -37,6 +39,7 @@ class Visit:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         options.setdefault("reduced_motion", "reduce")  # what is measured does not move
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(STEP_MS)
         self.context.add_init_script(WATCH)
         self.page = self.context.new_page()
         self.errors = []
@@ -107,5 +110,5 @@ def chromium():
 
 def get_json(url, path, body=None):
     request = urllib.request.Request(url + path, data=json.dumps(body).encode() if body else None, headers={"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)

@@ -7,6 +7,8 @@
  *   B n, text                   processor seconds of encoding it, the fastest of n times, as a double
  *   D ids                       the bytes of these tokens, control tokens included
  *   S n, n x (start, length), text   ids, control tokens only within the ranges
+ *   C n, directory of n bytes, conversation as JSON   ids of tq_chat_tokens_json with that model
+ *   P n, directory of n bytes, text                    ids of tq_tokenize_prompt with it
  *   T n, template of n bytes, context as JSON   the text, preceded by n, n x (length, from_template)
  * Answers each with a 32-bit status (0: done), a 32-bit length and that many bytes: the result or an error text. */
 #include <stdint.h>
@@ -14,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <turboquant/tq.h>
 
 #include "engine/gguf_text.h"
 #include "text/chat_template.h"
@@ -125,6 +129,23 @@ static void render(const char *bytes, size_t n) {
     tq_chat_template_free(tmpl);
 }
 
+/* n, directory of n bytes, a conversation or a prompt: its ids with that model. */
+static void ask_model(const char *bytes, size_t n, bool conversation) {
+    tq_error err;
+    tq_ids ids = {0};
+    tq_model *model = NULL;
+    uint32_t length = read_u32(bytes);
+    char *directory = strndup(bytes + 4, length);
+    tq_status status = tq_model_open(directory, NULL, &model, &err);
+    bytes += 4 + length, n -= 4 + length;
+    if (status == TQ_OK)
+        status = conversation ? tq_chat_tokens_json(model, bytes, n, 0, &ids.ids, &ids.n, &err)
+                              : tq_tokenize_prompt(model, bytes, n, false, &ids.ids, &ids.n, &err);
+    answer_ids(status, &ids, &err);
+    tq_model_free(model);
+    free(directory);
+}
+
 static tq_status make_from_gguf(const char *bytes, size_t n, tq_tokenizer **out, tq_error *err) {
     tq_gguf gguf;
     *out = NULL;
@@ -157,6 +178,8 @@ int main(void) {
             encode_ranges(tokenizer, bytes, n);
         } else if (letter == 'D' && tokenizer) {
             decode(tokenizer, bytes, n);
+        } else if (letter == 'C' || letter == 'P') {
+            ask_model(bytes, n, letter == 'C');
         } else if (letter == 'T') {
             render(bytes, n);
         } else {

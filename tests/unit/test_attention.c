@@ -291,6 +291,7 @@ static void every_codec_on_every_table_equals_dequantized_attention(void **state
                 s.kernels = (*k)->name;
                 s.group = 1 + round % 8;
                 s.chunk = 1 + round % 3;
+                s.offset = i % 2 ? 100 : 0; /* centred pages and bare ones */
                 if (strncmp(s.kv, "mlx", 3) == 0 || strstr(s.kv, "minmax")) s.value_group = dims[i] % 32 ? 16 : 32;
                 free(compare(&s, false));
             }
@@ -319,7 +320,9 @@ static void every_pair_of_codecs_equals_dequantized_attention(void **state) {
     (void)state;
     static const char *const side[] = {"f16",       "q8",        "lm2",       "lm3",         "lm4",
                                        "uniform:2", "uniform:4", "paper-mse:4", "paper-prod:2", "paper-prod-orth:4",
-                                       "paper:2.5", "paper:3.5", "minmax:2:16", "q4-group:16",  "q8-group:16", "tcq3", "vq3.5"};
+                                       "paper:2.5", "paper:3.5", "minmax:2:16", "q4-group:16",  "q8-group:16", "tcq3", "vq3.5",
+                                       "f32",       "tcq2",      "tcq4",      "vq2.5",       "vq3", "uniform:3",
+                                       "paper-mse:7", "paper-prod:4", "minmax:4:16"};
     static const int pair_dims[] = {64, 80, 96, 128, 256};
     enum { N = sizeof side / sizeof *side };
     for (int k = 0; k < N; k++)

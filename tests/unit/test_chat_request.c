@@ -21,19 +21,19 @@ static const char texts[] = /* arguments as a text, content that is null is prin
     "{{ c.function.name + c.function.arguments }}{% endfor %}{% endif %}{{ '\\n' }}{% endfor %}";
 
 static tq_status render(const char *source, const char *request, tq_chat_text *text, tq_error *err) {
-    tq_chat_template *tmpl;
+    tq_chat_template_set set = {0};
     json_t *variables;
     *text = (tq_chat_text){0};
-    OK(tq_chat_template_new(source, strlen(source), &tmpl, &e));
-    tq_status status = tq_chat_request_read(request, strlen(request), tmpl, &variables, err);
+    OK(tq_chat_template_set_add(&set, "default", 7, source, strlen(source), &e));
+    tq_status status = tq_chat_request_read(request, strlen(request), &set, &variables, err);
     if (status == TQ_OK) {
-        status = tq_chat_template_render(tmpl, variables, text, err);
+        status = tq_chat_template_render(set.plain, variables, text, err);
         if (status == TQ_OK) status = tq_chat_request_check_tools(variables, text, err);
         json_decref(variables);
     } else {
         assert_null(variables);
     }
-    tq_chat_template_free(tmpl);
+    tq_chat_template_set_clear(&set);
     return status;
 }
 

@@ -1,16 +1,8 @@
 /* test_chat_template.c: origins, limits and errors of the template engine.  That texts agree with Jinja:
  * tests/python/test_text.py. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "testing.h"
 
-#include <cmocka.h>
-
-#include "text/chat_template.h"
+#include "text/chat_template_set.h"
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -212,6 +204,31 @@ static void an_empty_template_gives_an_empty_text(void **state) {
     expect_origins("{# only a comment #}\n", "{}", "");
 }
 
+/* Which of several templates a conversation takes, what is said where there is none, and when a broken one matters. */
+static void a_conversation_with_tools_takes_its_own_template(void **state) {
+    (void)state;
+    tq_chat_template_set set = {0};
+    const tq_chat_template *tmpl;
+    FAILS(tq_chat_template_pick(&set, false, &tmpl, &e), TQ_UNSUPPORTED, "the model has: none");
+    OK(tq_chat_template_set_add(&set, "rag", 3, "r", 1, &e));
+    FAILS(tq_chat_template_pick(&set, true, &tmpl, &e), TQ_UNSUPPORTED, "default or tool_use; the model has: rag");
+    OK(tq_chat_template_set_add(&set, "tool_use", 8, "{% nonsense %}", 14, &e));
+    FAILS(tq_chat_template_pick(&set, false, &tmpl, &e), TQ_UNSUPPORTED, "named default; the model has: rag, tool_use");
+    OK(tq_chat_template_set_add(&set, "default", 7, "plain", 5, &e));
+    OK(tq_chat_template_pick(&set, false, &tmpl, &e));
+    assert_ptr_equal(tmpl, set.plain);
+    FAILS(tq_chat_template_pick(&set, true, &tmpl, &e), TQ_FORMAT, "chat template tool_use: ");
+    OK(tq_chat_template_set_add(&set, "tool_use", 8, "tools", 5, &e));
+    OK(tq_chat_template_pick(&set, true, &tmpl, &e));
+    assert_ptr_equal(tmpl, set.tool_use);
+    assert_int_equal(set.n, 3);
+    FAILS(tq_chat_template_set_add(&set, "default", 7, "{% if", 5, &e), TQ_FORMAT, "template line 1");
+    for (int i = 0; i < 100; i++) OK(tq_chat_template_set_add(&set, "n\xc3\xa9\x1b", 4, "x", 1, &e));
+    assert_non_null(strstr(set.names, "n???, "));
+    assert_string_equal(set.names + strlen(set.names) - 3, "...");
+    tq_chat_template_set_clear(&set);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_user_writes_is_never_marked_as_the_templates),
@@ -222,6 +239,7 @@ int main(void) {
         cmocka_unit_test(broken_input_is_refused),
         cmocka_unit_test(a_template_renders_the_same_twice),
         cmocka_unit_test(an_empty_template_gives_an_empty_text),
+        cmocka_unit_test(a_conversation_with_tools_takes_its_own_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 
 #include "cache/checkpoint.h"
 
-enum { LAYERS = 3, HEADS = 2, KV_HEADS = 1, DIM = 32, MAX_TOKENS = 1200, CHUNK = 48 };
+enum { LAYERS = 3, HEADS = 2, KV_HEADS = 1, DIM = 32, MAX_TOKENS = 1200, CHUNK = 48, FORGOTTEN = 9 };
 
 static tq_backend *backend;
 
@@ -32,12 +32,12 @@ static tq_cache *cache_within(tq_page_budget *budget, const char *kv, const int 
 /* n tokens of the text `text`, which stand behind those that the cache holds; out: the last layer's. */
 static tq_status append(tq_cache *cache, int text, int n, float *out, tq_error *err) {
     float q[CHUNK * HEADS * DIM], k[CHUNK * KV_HEADS * DIM], v[CHUNK * KV_HEADS * DIM];
-    int from = tq_cache_length(cache);
+    int from = tq_cache_length(cache), plain = text == FORGOTTEN ? 0 : 1; /* a layer whose pages have no centres */
     for (int l = 0; l < LAYERS; l++) {
         for (int t = 0; t < n; t++) {
             tq_rng rng = {(uint64_t)(text * 100000 + (from + t) * 8 + l)};
             for (int i = 0; i < HEADS * DIM; i++) q[t * HEADS * DIM + i] = (float)tq_rng_uniform(&rng) - .5f;
-            for (int i = 0; i < KV_HEADS * DIM; i++) k[t * KV_HEADS * DIM + i] = (float)tq_rng_uniform(&rng) * 3;
+            for (int i = 0; i < KV_HEADS * DIM; i++) k[t * KV_HEADS * DIM + i] = (float)(tq_rng_uniform(&rng) - (l == plain ? .5 : 0)) * 3;
             for (int i = 0; i < KV_HEADS * DIM; i++) v[t * KV_HEADS * DIM + i] = (float)tq_rng_uniform(&rng) - .5f;
         }
         TQ_TRY(tq_cache_attend(cache, l, q, k, v, n, out, err));
@@ -91,7 +91,7 @@ static void branches(const char *kv, const int *windows, int prefix, int rest) {
     tq_checkpoint *c = checkpoint_of(a);
     want_counts_right(&budget);
     assert_int_equal(tq_checkpoint_length(c), prefix);
-    grow(b, 9, 100, got); /* is forgotten */
+    grow(b, FORGOTTEN, 100, got);
     OK(tq_checkpoint_restore(c, b, &no_state_to_fill, &e));
     want_counts_right(&budget);
     for (int text = 2; text < 5; text++) { /* a goes on, then b, then b once more from the checkpoint */

@@ -266,11 +266,116 @@ static void long_rows_are_multiplied(void **state) {
     each_table(check_long_rows);
 }
 
+/* ---- batches ---------------------------------------------------------------------------------------------------------
+ * Requests that decode together must not see each other: whatever the batch, a token has the bits that it has alone. */
+
+enum { BATCH_ROWS = 71, BATCH_COLS = 768 };
+
+typedef struct batch_case {
+    tq_matrix_kind kind;
+    int bits, group; /* BLOCKS: where a block's halves are: at 0..bits, and at group if it is not 0 */
+    tq_dtype type;   /* of constants, or of blocks */
+} batch_case;
+
+static const batch_case batch_cases[] = {
+    {TQ_MATRIX_F32, 0, 0, TQ_F32},       {TQ_MATRIX_F16, 0, 0, TQ_F16},       {TQ_MATRIX_BF16, 0, 0, TQ_BF16},
+    {TQ_MATRIX_AFFINE, 4, 64, TQ_BF16},  {TQ_MATRIX_AFFINE, 4, 32, TQ_F16},   {TQ_MATRIX_AFFINE, 4, 128, TQ_F32},
+    {TQ_MATRIX_AFFINE, 8, 64, TQ_BF16},  {TQ_MATRIX_AFFINE, 8, 32, TQ_F32},   {TQ_MATRIX_AFFINE, 8, 128, TQ_F16},
+    {TQ_MATRIX_AFFINE, 2, 64, TQ_BF16},  {TQ_MATRIX_AFFINE, 3, 32, TQ_BF16},  {TQ_MATRIX_AFFINE, 5, 64, TQ_F16},
+    {TQ_MATRIX_AFFINE, 6, 128, TQ_BF16}, {TQ_MATRIX_MXFP4, 4, 32, TQ_U8},     {TQ_MATRIX_MXFP8, 8, 32, TQ_U8},
+    {TQ_MATRIX_NVFP4, 4, 16, TQ_U8},     {TQ_MATRIX_BLOCKS, 1, 0, TQ_Q4_0},   {TQ_MATRIX_BLOCKS, 1, 0, TQ_Q8_0},
+    {TQ_MATRIX_BLOCKS, 2, 0, TQ_Q4_K},   {TQ_MATRIX_BLOCKS, 0, 208, TQ_Q6_K}, {TQ_MATRIX_BLOCKS, 2, 0, TQ_Q5_1},
+};
+
+static uint8_t *random_bytes(tq_rng *rng, size_t n) {
+    uint8_t *bytes = test_alloc(n);
+    for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)tq_rng_u64(rng);
+    return bytes;
+}
+
+static void put_half(tq_rng *rng, uint8_t *at, bool bf16) {
+    float value = (float)(.02 * test_normal(rng));
+    uint16_t half = bf16 ? tq_f32_bf16(value) : tq_f32_f16(value);
+    memcpy(at, &half, sizeof half);
+}
+
+static uint8_t *random_constants(tq_rng *rng, size_t n, tq_dtype type) {
+    uint8_t *bytes = random_bytes(rng, n * 4);
+    for (size_t i = 0; i < n; i++) {
+        float value = (float)(.02 * test_normal(rng));
+        if (type == TQ_F32) memcpy(bytes + 4 * i, &value, sizeof value);
+        else if (type == TQ_U8) bytes[i] = (uint8_t)(bytes[i] % 16 + 56);
+        else put_half(rng, bytes + 2 * i, type == TQ_BF16);
+    }
+    return bytes;
+}
+
+static tq_matrix batch_matrix(const batch_case *c, tq_rng *rng) {
+    enum { N = BATCH_ROWS * BATCH_COLS };
+    tq_matrix w = {.kind = c->kind, .rows = BATCH_ROWS, .cols = BATCH_COLS, .bits = c->bits, .group_size = c->group, .scale_dtype = c->type};
+    if (c->kind <= TQ_MATRIX_BF16) {
+        w.data = random_constants(rng, N, c->type);
+    } else if (c->kind == TQ_MATRIX_BLOCKS) {
+        w.block_type = c->type;
+        w.bits = w.group_size = 0;
+        size_t block = tq_dtype_bytes(c->type), n = (size_t)N / (size_t)tq_dtype_block(c->type);
+        uint8_t *data = random_bytes(rng, n * block);
+        for (uint8_t *b = data; b < data + n * block; b += block) {
+            for (int i = 0; i < c->bits; i++) put_half(rng, b + 2 * i, false);
+            if (c->group) put_half(rng, b + c->group, false);
+        }
+        w.data = data;
+    } else {
+        uint8_t *codes = random_bytes(rng, N);
+        for (int i = 0; i < N && c->kind == TQ_MATRIX_MXFP8; i++) codes[i] &= 0xf7; /* no NaN */
+        w.data = codes;
+        w.scales = random_constants(rng, (size_t)(N / c->group), c->type);
+        w.biases = c->kind == TQ_MATRIX_AFFINE ? random_constants(rng, (size_t)(N / c->group), c->type) : NULL;
+    }
+    return w;
+}
+
+/* All rows of w for n tokens: y (n, rows). */
+static void multiply_batch(const tq_kernels *k, const tq_matrix *w, const float *x, int n, float *y) {
+    weights m = {.w = *w};
+    prepared p;
+    prepare(&p, k, &m, x, n);
+    k->gemv(w, 0, 40, &p.in, y, w->rows, floats(&p.scratch)); /* tasks end anywhere */
+    k->gemv(w, 40, w->rows - 40, &p.in, y + 40, w->rows, floats(&p.scratch));
+    prepared_free(&p);
+}
+
+static void check_batches(const tq_kernels *k) {
+    tq_rng rng = {14};
+    float *x = test_floats((size_t)TQ_GEMV_TOKENS * BATCH_COLS), *y = test_floats((size_t)TQ_GEMV_TOKENS * BATCH_ROWS);
+    float *alone = test_floats((size_t)TQ_GEMV_TOKENS * BATCH_ROWS);
+    test_normals(&rng, x, (size_t)TQ_GEMV_TOKENS * BATCH_COLS);
+    for (size_t c = 0; c < sizeof batch_cases / sizeof *batch_cases; c++) {
+        tq_matrix w = batch_matrix(&batch_cases[c], &rng);
+        for (int t = 0; t < TQ_GEMV_TOKENS; t++) multiply_batch(k, &w, x + t * BATCH_COLS, 1, alone + t * BATCH_ROWS);
+        for (int i = 0; i < TQ_GEMV_TOKENS * BATCH_ROWS; i++) assert_true(isfinite(alone[i]) && alone[i] != 0);
+        for (int first = 0; first < 2; first++) /* a token's place in the batch does not count either */
+            for (int n = 1; first + n <= TQ_GEMV_TOKENS; n++) {
+                multiply_batch(k, &w, x + first * BATCH_COLS, n, y);
+                if (memcmp(y, alone + first * BATCH_ROWS, (size_t)(n * BATCH_ROWS) * sizeof *y) != 0)
+                    fail_msg("%s: case %zu: %d tokens from %d on are not what each is alone", k->name, c, n, first);
+            }
+        free((void *)w.data), free((void *)w.scales), free((void *)w.biases);
+    }
+    free(x), free(y), free(alone);
+}
+
+static void a_token_gets_the_same_bits_in_every_batch(void **state) {
+    (void)state;
+    each_table(check_batches);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_matrices_are_multiplied),
         cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
         cmocka_unit_test(long_rows_are_multiplied),
+        cmocka_unit_test(a_token_gets_the_same_bits_in_every_batch),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

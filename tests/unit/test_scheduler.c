@@ -302,6 +302,31 @@ static void requests_wait_for_bytes_and_none_fails(void **state) {
 }
 
 /* Whatever cannot be is refused at once, with both numbers, and nothing comes of it. */
+/* Rotations of random codecs are drawn for the first request that asks for the codec, not for each; who shares them gets what
+ * it gets alone. */
+static void tables_of_a_codec_are_made_once(void **state) {
+    (void)state;
+    tq_scheduler_params sp = small();
+    tq_model *model = open_model(TINY);
+    tq_scheduler *s = open_scheduler(model, &sp);
+    int32_t ids[300];
+    random_ids(ids, 300, 384, 21);
+    size_t none = stats_of(s).table_bytes, first = 0;
+    assert_true(stats_of(s).work_bytes > 0);
+    for (int i = 0; i < 3; i++) {
+        tq_request_params p = ask(ids + i, 290, 5, NULL);
+        p.kv = "paper:3.5";
+        heard *h = want_as_alone(s, model, &sp, p);
+        assert_true(h->usage.cache.packed_tokens > 0);
+        if (i == 0) first = stats_of(s).table_bytes;
+        forget(h);
+    }
+    assert_true(first > none);
+    assert_int_equal(stats_of(s).table_bytes, first);
+    tq_scheduler_free(s);
+    tq_model_free(model);
+}
+
 static void what_cannot_be_is_refused_with_both_numbers(void **state) {
     (void)state;
     tq_model *model = open_model(TINY);
@@ -375,6 +400,7 @@ int main(void) {
         cmocka_unit_test(replies_join_the_tree_when_idle),
         cmocka_unit_test(the_budget_is_hard_and_the_oldest_go),
         cmocka_unit_test(requests_wait_for_bytes_and_none_fails),
+        cmocka_unit_test(tables_of_a_codec_are_made_once),
         cmocka_unit_test(what_cannot_be_is_refused_with_both_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* test_trellis.c: trellis codes: their distortion, and every kernel table against the specification, bit for bit. */
 #include "kernel_testing.h"
 
-#include "codec/codec.h"
+#include "codec/page.h"
 
 enum { MAX_DIM = 512 };
 
@@ -97,52 +97,117 @@ static void a_first_sample_far_out_is_not_given_up(void **state) {
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------------ */
 
-static void fill(guarded *g, tq_rng *rng) {
-    for (size_t i = 0; i < g->bytes; i++) g->data[i] = (uint8_t)tq_rng_u64(rng);
+/* A side of a page of `rows` random rows, as page.h puts them, and their levels: (row, dim). */
+static void random_block(const tq_codec *codec, tq_side side, int rows, tq_rng *rng, uint8_t *block, int8_t *levels) {
+    uint8_t codes[MAX_DIM];
+    for (int row = 0; row < rows; row++) {
+        for (int i = 0; i < codec->dim; i++) codes[i] = (uint8_t)test_below(rng, 1u << codec->bits);
+        tq_block_put(codec, side, block, row, codes, 0);
+        tq_planar_levels(codec, tq_side_lanes(side), codes, levels + row * codec->dim);
+    }
 }
 
-static void check_keys(const tq_kernels *k, const tq_trellis *t, int dim, tq_rng *rng) {
-    int vectors = dim / 4;
-    guarded tile = guarded_new(tile_bytes(t->bits, vectors), 0), dst = guarded_new((size_t)vectors * 64, 0);
-    fill(&tile, rng);
-    k->unpack_trellis_keys(t, tile.data, vectors, dst.data);
-    for (int row = 0; row < 16; row++) {
-        uint8_t chain[MAX_DIM];
-        int8_t levels[MAX_DIM];
-        for (int s = 0; s < dim; s++)
-            chain[s] = (uint8_t)code_of(t->bits, tile.data, vectors, s % vectors, 4 * row + s / vectors);
-        tq_trellis_decode(t, chain, dim, levels);
-        for (int s = 0; s < dim; s++)
-            if (dst.data[64 * (s % vectors) + 4 * row + s / vectors] - 128 != levels[s])
-                fail_msg("%s: %d bits, dim %d, row %d, sample %d", k->name, t->bits, dim, row, s);
-    }
+static tq_codec *trellis_codec(int bits, int dim) {
+    char name[16];
+    tq_codec *codec;
+    snprintf(name, sizeof name, "tcq%d", bits);
+    OK(tq_codec_new(name, dim, 42, &codec, &e));
+    return codec;
+}
+
+static void check_keys(const tq_kernels *k, int bits, int dim, tq_rng *rng) {
+    tq_codec *codec = trellis_codec(bits, dim);
+    size_t tile_bytes = tq_block_tile_bytes(codec, TQ_KEYS);
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, TQ_KEYS) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(32 * dim));
+    assert_non_null(block);
+    random_block(codec, TQ_KEYS, 32, rng, block, levels);
+    guarded tile = guarded_new(tile_bytes, 0), dst = guarded_new((size_t)dim / 4 * 64, 0);
+    memcpy(tile.data, block + tile_bytes, tile_bytes);
+    k->unpack_trellis_keys(&codec->weave, tile.data, dim / 4, dst.data);
+    for (int row = 0; row < 16; row++)
+        for (int i = 0; i < dim; i++)
+            if (dst.data[64 * (i / 4) + 4 * row + i % 4] - 128 != levels[(16 + row) * dim + i])
+                fail_msg("%s: %d bits, dim %d, key %d, coordinate %d", k->name, bits, dim, row, i);
     guarded_free(&dst, "unpack_trellis_keys");
     guarded_free(&tile, "the tile");
+    free(block), free(levels), tq_codec_free(codec);
 }
 
-/* One step of 128 rows' chains, from any states. */
-static void check_values(const tq_kernels *k, const tq_trellis *t, tq_rng *rng) {
-    enum { VECTORS = 32 };
-    guarded tile = guarded_new(tile_bytes(t->bits, VECTORS), 0), dst = guarded_new(VECTORS * 64, 0);
-    guarded states = guarded_new(VECTORS * 64, 0), silent = guarded_new(VECTORS * 64, 0);
-    uint8_t before[VECTORS * 64];
-    fill(&tile, rng);
-    for (int i = 0; i < VECTORS * 64; i++) before[i] = (uint8_t)(tq_rng_u64(rng) % TQ_TRELLIS_STATES);
-    memcpy(states.data, before, sizeof before);
-    memcpy(silent.data, before, sizeof before);
-    k->unpack_trellis_values(t, tile.data, VECTORS, states.data, dst.data);
-    k->unpack_trellis_values(t, tile.data, VECTORS, silent.data, NULL);
-    assert_memory_equal(states.data, silent.data, sizeof before);
-    for (int v = 0; v < VECTORS; v++)
-        for (int place = 0; place < 64; place++) {
-            unsigned state = tq_trellis_next(t, before[64 * v + place], code_of(t->bits, tile.data, VECTORS, v, place));
-            assert_int_equal(states.data[64 * v + place], state);
-            assert_int_equal(dst.data[64 * v + place], t->levels[state ^ t->mix[before[64 * v + place]]]);
-        }
-    guarded_free(&silent, "states alone");
-    guarded_free(&states, "states");
+/* Whole numbers of pairs or fours of tiles, which are woven, and others. */
+static void check_values(const tq_kernels *k, int bits, int dim, tq_rng *rng) {
+    tq_codec *codec = trellis_codec(bits, dim);
+    size_t bytes = tq_block_tile_bytes(codec, TQ_VALUES) * (size_t)dim / 16;
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, TQ_VALUES) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(TQ_PAGE_TOKENS * dim));
+    assert_non_null(block);
+    random_block(codec, TQ_VALUES, TQ_PAGE_TOKENS, rng, block, levels);
+    guarded codes = guarded_new(bytes, 0), dst = guarded_new((size_t)dim / 16 * 2048, 0);
+    memcpy(codes.data, block, bytes);
+    k->unpack_trellis_values(&codec->weave, codes.data, dim / 16, dst.data);
+    for (int row = 0; row < TQ_PAGE_TOKENS; row++)
+        for (int i = 0; i < dim; i++)
+            if (dst.data[2048 * (i / 16) + 64 * (row / 4) + 4 * (i % 16) + row % 4] - 128 != levels[row * dim + i])
+                fail_msg("%s: %d bits, dim %d, value %d, coordinate %d", k->name, bits, dim, row, i);
     guarded_free(&dst, "unpack_trellis_values");
-    guarded_free(&tile, "the tile");
+    guarded_free(&codes, "the codes");
+    free(block), free(levels), tq_codec_free(codec);
+}
+
+/* Where a table multiplies woven codes as they are: the sums of plain loops over the specification's levels; a changed code
+ * changes them. */
+static void check_woven_dots(const tq_kernels *k, tq_side side, int bits, int dim, int n_q, tq_rng *rng) {
+    enum { FIRST = 2 };
+    tq_codec *codec = trellis_codec(bits, dim);
+    if (!k->woven_dots || !tq_block_is_woven(codec, side)) {
+        tq_codec_free(codec);
+        return;
+    }
+    int n_tiles = tq_block_tiles(codec, side), places = side == TQ_KEYS ? dim : TQ_PAGE_TOKENS;
+    int fewer = side == TQ_KEYS && dim % 32 ? n_tiles - 1 : n_tiles; /* a page that is not full */
+    size_t tile_bytes = tq_block_tile_bytes(codec, side), bytes = tile_bytes * (size_t)n_tiles;
+    uint8_t *block = aligned_alloc(64, (tq_block_bytes(codec, side) + 63) / 64 * 64);
+    int8_t *levels = test_alloc((size_t)(TQ_PAGE_TOKENS * dim));
+    assert_non_null(block);
+    random_block(codec, side, TQ_PAGE_TOKENS, rng, block, levels);
+    guarded codes = guarded_new(bytes, 0), dots = guarded_new((size_t)n_tiles * TQ_PAGE_QUERIES * 16 * 4, 0);
+    memcpy(codes.data, block, bytes);
+    enum { ROWS_OF_Q = FIRST + TQ_PAGE_QUERIES };
+    guarded wide = guarded_new(ROWS_OF_Q * TQ_INT_STRIDE * 2, 0), planes = guarded_new(ROWS_OF_Q * TQ_INT_STRIDE * 2, 0);
+    float step[ROWS_OF_Q], x[TQ_INT_STRIDE];
+    int32_t sum[ROWS_OF_Q];
+    tq_int_vectors q = {(int16_t *)(void *)wide.data, (int8_t *)planes.data, (int8_t *)planes.data + TQ_INT_STRIDE, step, sum, TQ_INT_STRIDE};
+    for (int i = 0; i < FIRST + n_q; i++) {
+        for (int j = 0; j < places; j++) x[j] = (float)test_normal(rng);
+        k->to_int(x, places, &q, i);
+    }
+    tq_page_codes c = {.codes = codes.data, .bits = bits, .n_tiles = fewer, .n_vectors = places / 4, .tile_bytes = tile_bytes,
+                       .weave = &codec->weave, .values = side == TQ_VALUES, .next = codes.data, .next_bytes = bytes};
+    k->woven_dots(&c, &q, FIRST, n_q, (int32_t *)(void *)dots.data);
+    const int32_t *got = (const int32_t *)(const void *)dots.data;
+    for (int tile = 0; tile < fewer; tile++)
+        for (int i = 0; i < n_q; i++)
+            for (int lane = 0; lane < 16; lane++) {
+                int64_t want = 0;
+                for (int j = 0; j < places; j++) {
+                    int row = side == TQ_KEYS ? 16 * tile + lane : j, at = side == TQ_KEYS ? j : 16 * tile + lane;
+                    want += levels[row * dim + at] * q.wide[(FIRST + i) * TQ_INT_STRIDE + j];
+                }
+                if (got[(tile * TQ_PAGE_QUERIES + i) * 16 + lane] != want)
+                    fail_msg("%s woven_dots: %s, %d bits, dim %d, tile %d, query %d, lane %d: got %d, want %lld", k->name,
+                             side == TQ_KEYS ? "keys" : "values", bits, dim, tile, i, lane,
+                             got[(tile * TQ_PAGE_QUERIES + i) * 16 + lane], (long long)want);
+            }
+    guarded before = guarded_new(dots.bytes, 0);
+    memcpy(before.data, got, dots.bytes);
+    codes.data[0] ^= (uint8_t)(1 << test_below(rng, 6)); /* bits that are a code's at every width */
+    k->woven_dots(&c, &q, FIRST, n_q, (int32_t *)(void *)dots.data);
+    assert_memory_not_equal(before.data, got, dots.bytes);
+    guarded_free(&before, "sums before");
+    guarded_free(&planes, "planes"), guarded_free(&wide, "queries");
+    guarded_free(&dots, "woven_dots");
+    guarded_free(&codes, "the codes");
+    free(block), free(levels), tq_codec_free(codec);
 }
 
 /* Rows of every kind side by side: normal, flat, spikes, the ends of the range, one that jumps between them. */
@@ -192,9 +257,11 @@ static void check_trellis(const tq_kernels *k) {
     tq_rng rng = {61};
     for (int bits = 2; bits <= 4; bits++) {
         const tq_trellis *t = tq_trellis_of(bits);
-        check_values(k, t, &rng);
         for (int dim = 16; dim <= MAX_DIM; dim += dim < 128 ? 16 : 128) {
-            check_keys(k, t, dim, &rng);
+            check_keys(k, bits, dim, &rng);
+            check_values(k, bits, dim, &rng);
+            check_woven_dots(k, TQ_KEYS, bits, dim, 1 + (dim / 16 + bits) % TQ_PAGE_QUERIES, &rng);
+            check_woven_dots(k, TQ_VALUES, bits, dim, 1 + (dim / 32 + bits) % TQ_PAGE_QUERIES, &rng);
             check_encoder(k, t, dim, row_counts[(dim / 16 + bits) % 4], &rng);
         }
     }

@@ -132,6 +132,9 @@ static tq_status choose_gguf(const hub_listing *listing, const char *file, hub_c
 static bool is_small_part(const char *path) {
     static const char *const names[] = {"config.json", "generation_config.json", "special_tokens_map.json",
                                         "added_tokens.json", "chat_template.jinja", "chat_template.json", INDEX};
+    static const char templates[] = "additional_chat_templates/";
+    const char *in_folder = strncmp(path, templates, strlen(templates)) == 0 ? path + strlen(templates) : NULL;
+    if (in_folder && !strchr(in_folder, '/') && ends_with(in_folder, ".jinja")) return true;
     if (strchr(path, '/')) return false;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(path, names[i]) == 0) return true;

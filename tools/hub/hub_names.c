@@ -27,11 +27,21 @@ bool hub_name_parse(const char *text, hub_name *out) {
     size_t org = name_part(text);
     if (!org || text[org] != '/') return false;
     size_t name = name_part(text + org + 1), n = org + 1 + name;
-    if (!name || (text[n] && text[n] != ':')) return false;
+    if (!name) return false;
     memcpy(out->repo, text, n);
-    if (!text[n]) return true;
-    if (!hub_path_is_safe(text + n + 1)) return false;
-    memcpy(out->file, text + n + 1, strlen(text + n + 1) + 1);
+    memcpy(out->revision, "main", 5);
+    text += n;
+    if (*text == '@') {
+        size_t length = strcspn(++text, ":");
+        if (length >= sizeof out->revision) return false;
+        memcpy(out->revision, text, length);
+        out->revision[length] = 0;
+        if (!hub_path_is_safe(out->revision)) return false;
+        text += length;
+    }
+    if (!*text) return true;
+    if (*text != ':' || !hub_path_is_safe(text + 1)) return false;
+    memcpy(out->file, text + 1, strlen(text + 1) + 1);
     return true;
 }
 

@@ -12,14 +12,15 @@
 
 enum { HUB_NAME_CAP = 200, HUB_PATH_CAP = 1024, HUB_FILES_MAX = 20000, HUB_JSON_MAX = 32 << 20 };
 
-/* "ORG/NAME" or "ORG/NAME:FILE". */
+/* "ORG/NAME", "ORG/NAME@REVISION", either with ":FILE". */
 typedef struct hub_name {
-    char repo[HUB_NAME_CAP]; /* "ORG/NAME" */
-    char file[HUB_PATH_CAP]; /* a path in it or a quantization's tag; "" if none was given */
+    char repo[HUB_NAME_CAP];     /* "ORG/NAME" */
+    char revision[HUB_NAME_CAP]; /* a branch, tag or commit: "main" if none was given */
+    char file[HUB_PATH_CAP];     /* a path in it or a quantization's tag; "" if none was given */
 } hub_name;
 
 /* Does it look like one?  Both parts are 1 to 96 of A-Z a-z 0-9 . _ -, neither begins or ends with . or -, and there is
- * no .. or -- in them: the hub's own rule. */
+ * no .. or -- in them: the hub's own rule.  A revision and a file are paths that hub_path_is_safe. */
 bool hub_name_parse(const char *text, hub_name *out);
 
 /* Is it a path that stays within its folder: relative, without empty, "." or ".." parts, without control characters or

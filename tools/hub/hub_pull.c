@@ -98,20 +98,46 @@ static tq_status run(pull *p, const char *revision, char *path, tq_error *err) {
     return hub_folder_snapshot(&p->folder, p->listing.commit, p->choice.gguf ? p->choice.gguf->path : "", path, err);
 }
 
-tq_status hub_pull(const hub_settings *settings, const hub_name *name, const char *revision, const hub_watch *watch, char *path, tq_error *err) {
-    tq_error own;
-    if (!err) err = &own;
+static tq_status begin(const hub_settings *settings, const hub_name *name, pull **out, tq_error *err) {
     if (settings->offline)
         return hub_fail(err, TQ_INVALID, "%s: HF_HUB_OFFLINE is set, so nothing is fetched", name->repo);
-    pull *p = calloc(1, sizeof *p);
-    if (!p) return hub_fail(err, TQ_NO_MEMORY, "out of memory for a download");
-    p->settings = settings;
-    p->name = name;
-    p->watch = watch;
-    tq_status status = run(p, revision, path, err);
+    *out = calloc(1, sizeof **out);
+    if (!*out) return hub_fail(err, TQ_NO_MEMORY, "out of memory for a download");
+    (*out)->settings = settings;
+    (*out)->name = name;
+    return TQ_OK;
+}
+
+static void end(pull *p) {
     hub_choice_free(&p->choice);
     hub_listing_free(&p->listing);
     hub_client_free(p->client);
     free(p);
+}
+
+tq_status hub_pull(const hub_settings *settings, const hub_name *name, const char *revision, const hub_watch *watch, char *path, tq_error *err) {
+    tq_error own;
+    pull *p;
+    if (!err) err = &own;
+    HUB_TRY(begin(settings, name, &p, err));
+    p->watch = watch;
+    tq_status status = run(p, revision, path, err);
+    end(p);
+    return status;
+}
+
+tq_status hub_list(const hub_settings *settings, const hub_name *name, const char *revision, hub_listing *listing, tq_error *err) {
+    tq_error own;
+    pull *p;
+    if (!err) err = &own;
+    *listing = (hub_listing){0};
+    HUB_TRY(begin(settings, name, &p, err));
+    tq_status status = hub_client_new(p->settings, &p->client, err);
+    if (status == TQ_OK) status = ask_for_list(p, revision, err);
+    if (status == TQ_OK) {
+        *listing = p->listing;
+        p->listing = (hub_listing){0};
+    }
+    end(p);
     return status;
 }

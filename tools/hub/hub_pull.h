@@ -21,4 +21,7 @@ typedef struct hub_watch {
  * (HUB_DISK_PATH_CAP): the directory, or the GGUF file.  TQ_UNSUPPORTED in a build without downloads. */
 tq_status hub_pull(const hub_settings *settings, const hub_name *name, const char *revision, const hub_watch *watch, char *path, tq_error *err);
 
+/* What the repository has, fetching nothing else; hub_listing_free. */
+tq_status hub_list(const hub_settings *settings, const hub_name *name, const char *revision, hub_listing *listing, tq_error *err);
+
 #endif

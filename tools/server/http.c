@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +31,10 @@ struct http_server {
     struct MHD_Daemon *daemon;
     http_watch *watch;
     atomic_llong body_bytes; /* reserved by all requests */
+    atomic_bool ending;      /* connections are not kept for a next request */
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    int n_exchanges; /* under the lock: requests whose headers have been read and whose answers are not all sent */
     int port;
 };
 
@@ -43,7 +48,8 @@ typedef struct exchange {
     size_t body_n, body_cap;
     int64_t reserved;
     bool refused, replied;
-    api_error refusal; /* sent once the body has been read past */
+    bool body_unread; /* refused before the client has sent its body */
+    api_error refusal; /* sent once the body has been read past, or at once if that would take too long */
     const char *allow;
     http_reply reply;
 } exchange;
@@ -163,6 +169,7 @@ static void add_headers(const exchange *x, struct MHD_Response *response) {
         MHD_add_response_header(response, "Retry-After", seconds);
     }
     if (r->read) MHD_add_response_header(response, "X-Accel-Buffering", "no"); /* nginx: pass every piece on at once */
+    if (atomic_load(&x->server->ending)) MHD_add_response_header(response, "Connection", "close");
     add_cors(x, response);
 }
 
@@ -309,13 +316,29 @@ static bool append_body(exchange *x, const char *data, size_t n) {
 
 /* False: the refusal must be sent at once, since reading on would take too long. */
 static bool begin_body(exchange *x) {
-    const char *length = http_header(&x->request, "Content-Length");
+    const http_config *c = &x->server->config;
+    const char *length = http_header(&x->request, "Content-Length"), *coding = http_header(&x->request, "Transfer-Encoding");
+    if (coding && strcasecmp(coding, "chunked") != 0) { /* where such a body ends only its sender knows */
+        if (!x->refused) api_fail(&x->refusal, 501, NULL, "unsupported_transfer_coding", "Transfer-Encoding: want chunked, got '%.100s'", coding);
+        return false;
+    }
     long long announced = length ? strtoll(length, NULL, 10) : 0; /* libmicrohttpd has checked it */
-    bool fits = reserve(x, announced);
-    double patience = x->server->config.idle_seconds + (double)announced / BODY_BYTES_PER_SECOND;
-    if (!length) patience += (double)x->server->config.max_body_bytes / BODY_BYTES_PER_SECOND;
+    bool fits = x->refused ? announced <= c->max_body_bytes : reserve(x, announced);
+    double patience = c->idle_seconds + (double)announced / BODY_BYTES_PER_SECOND;
+    if (!length && !x->refused) patience += (double)c->max_body_bytes / BODY_BYTES_PER_SECOND;
     http_watch_expect(x->server->watch, x->connection, patience);
     return fits;
+}
+
+/* What is refused is read past: an answer can be queued before a body or behind it, not within.  Whoever has been told
+ * nothing of its length has the idle time to come to its end. */
+static void take_body(exchange *x, const char *data, size_t n) {
+    x->refused = !(reserve(x, (int64_t)(x->body_n + n)) && append_body(x, data, n));
+    if (!x->refused) return;
+    free(x->body);
+    x->body = NULL;
+    x->body_n = x->body_cap = 0;
+    http_watch_expect(x->server->watch, x->connection, x->server->config.idle_seconds);
 }
 
 /* ---- libmicrohttpd's callbacks ------------------------------------------------------------------------------------- */
@@ -326,7 +349,34 @@ static exchange *new_exchange(http_server *s, struct MHD_Connection *connection,
     *x = (exchange){.server = s, .connection = connection, .route = -1};
     x->request = (http_request){.method = method, .path = url, .body = "", .connection = x, .began = clock_seconds()};
     x->request.fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    pthread_mutex_lock(&s->lock);
+    s->n_exchanges++;
+    pthread_mutex_unlock(&s->lock);
     return x;
+}
+
+static void free_exchange(exchange *x) {
+    http_server *s = x->server;
+    atomic_fetch_sub(&s->body_bytes, x->reserved);
+    if (!x->reply.body_static) free(x->reply.body);
+    free(x->body);
+    free(x);
+    pthread_mutex_lock(&s->lock);
+    if (--s->n_exchanges == 0) pthread_cond_signal(&s->answered);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Read on, and forget it, until the client has seen the refusal and hangs up.  To close a connection with bytes unread is a
+ * reset, which makes a client that is still sending fail before it looks for an answer.  The watcher ends what lasts. */
+static void linger(const http_server *s, const struct MHD_Connection *connection, int fd) {
+    char waste[16384];
+    ssize_t n;
+    http_watch_expect(s->watch, connection, s->config.idle_seconds);
+    shutdown(fd, SHUT_WR);
+    do {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        n = poll(&p, 1, -1) > 0 ? recv(fd, waste, sizeof waste, MSG_DONTWAIT) : -1;
+    } while (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)));
 }
 
 static enum MHD_Result dispatch(exchange *x) {
@@ -349,15 +399,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         *state = x = new_exchange(cls, connection, url, method);
         if (!x) return MHD_NO;
         x->refused = !check_all(x);
-        if (!begin_body(x)) return send_refusal(x);
-        return MHD_YES;
+        x->body_unread = !begin_body(x);
+        return x->body_unread ? send_refusal(x) : MHD_YES;
     }
     if (*data_n) {
-        if (!x->refused && !(reserve(x, (int64_t)(x->body_n + *data_n)) && append_body(x, data, *data_n))) x->refused = true;
-        if (x->refused) { /* read past, as long as it is not too much */
-            x->body_n += *data_n;
-            if ((int64_t)x->body_n > x->server->config.max_body_bytes) return MHD_NO;
-        }
+        if (!x->refused) take_body(x, data, *data_n);
         *data_n = 0;
         return MHD_YES;
     }
@@ -372,10 +418,10 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
     *state = NULL;
     if (x->reply.free) x->reply.free(x->reply.stream);
     s->config.finished(s->config.ctx, &x->request, &x->reply, x->route, why != MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    atomic_fetch_sub(&s->body_bytes, x->reserved);
-    if (!x->reply.body_static) free(x->reply.body);
-    free(x->body);
-    free(x);
+    bool lingers = x->body_unread && why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    int fd = x->request.fd;
+    free_exchange(x);
+    if (lingers) linger(s, connection, fd);
     http_watch_expect(s->watch, connection, s->config.idle_seconds);
 }
 
@@ -421,6 +467,22 @@ static int listen_on(const char *host, int port, int *bound, tq_error *error) {
     return fd;
 }
 
+static void init_lock(http_server *s) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->answered, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&s->lock, NULL);
+}
+
+static void destroy(http_server *s) {
+    http_watch_free(s->watch);
+    pthread_cond_destroy(&s->answered);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
 bool http_server_new(const http_config *config, http_server **out, tq_error *error) {
     http_server *s = calloc(1, sizeof *s);
     *error = (tq_error){.code = TQ_IO};
@@ -430,6 +492,7 @@ bool http_server_new(const http_config *config, http_server **out, tq_error *err
         return false;
     }
     s->config = *config;
+    init_lock(s);
     int fd = listen_on(config->host, config->port, &s->port, error);
     if (fd >= 0) {
         s->daemon = MHD_start_daemon(
@@ -442,8 +505,7 @@ bool http_server_new(const http_config *config, http_server **out, tq_error *err
         if (!s->daemon) close(fd);
     }
     if (!s->daemon) {
-        http_watch_free(s->watch);
-        free(s);
+        destroy(s);
         return false;
     }
     *out = s;
@@ -457,10 +519,23 @@ void http_server_quiesce(http_server *server) {
     if (fd >= 0) close(fd);
 }
 
+bool http_server_drain(http_server *server, double seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    double end = (double)until.tv_nsec + 1e9 * (seconds > 0 ? seconds : 0);
+    until.tv_sec += (time_t)(end / 1e9);
+    until.tv_nsec = (long)(end - 1e9 * (double)(time_t)(end / 1e9));
+    atomic_store(&server->ending, true);
+    pthread_mutex_lock(&server->lock);
+    while (server->n_exchanges > 0 && pthread_cond_timedwait(&server->answered, &server->lock, &until) == 0) {}
+    bool all = server->n_exchanges == 0;
+    pthread_mutex_unlock(&server->lock);
+    return all;
+}
+
 void http_server_free(http_server *server) {
     if (!server) return;
     http_watch_close_idle(server->watch);
     MHD_stop_daemon(server->daemon);
-    http_watch_free(server->watch);
-    free(server);
+    destroy(server);
 }

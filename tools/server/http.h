@@ -83,7 +83,10 @@ bool http_server_new(const http_config *config, http_server **out, tq_error *err
 int http_server_port(const http_server *server);
 /* Accept no more connections; those that are there go on. */
 void http_server_quiesce(http_server *server);
-/* Waits for handlers and streams to end: make them.  NULL is fine. */
+/* Wait, so many seconds at most, until whatever has been asked is answered to its last byte; connections close then.
+ * False: something is not.  libmicrohttpd drops answers that are on their way when it is stopped, so this comes before free. */
+bool http_server_drain(http_server *server, double seconds);
+/* Breaks off what is still sent or read, and waits for handlers to end: make them.  NULL is fine. */
 void http_server_free(http_server *server);
 
 /* Has the client closed its side?  (A client that only half-closes counts as gone.) */

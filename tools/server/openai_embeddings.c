@@ -97,7 +97,7 @@ static bool submit_some(server *s, embedding_request *r, answers *a, int *next, 
         tq_status status = answers_submit(a, *next, s->scheduler, &p, &from);
         if (status == TQ_BUSY && answers_running(a) > 0) return true; /* when one of ours is through */
         if (status != TQ_OK) {
-            server_fail_submit(error, status, &from, NULL);
+            server_fail_submit(s, error, status, &from, NULL);
             return false;
         }
         ++*next;

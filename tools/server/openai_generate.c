@@ -66,7 +66,7 @@ static bool opens_reasoning(const generation *g, const prompt_ids *prompt) {
     char *text;
     tq_error error;
     if (tq_detokenize(g->server->model, prompt->ids + prompt->n - tail, tail, true, &text, &length, &error) != TQ_OK) return false;
-    bool open = reasoning_is_open(text, length);
+    bool open = reasoning_is_open(g->server->marks, text, length);
     tq_free(text);
     return open;
 }
@@ -92,6 +92,10 @@ static bool submit_all(generation *g, api_error *error) {
     p.stops = g->asked.stops;
     p.n_stops = g->asked.n_stops;
     p.use_cache = g->asked.use_cache;
+    if (g->asked.kind == GEN_CHAT) {
+        p.shown = s->shown;
+        p.n_shown = s->n_shown;
+    }
     p.deadline = s->config->request_seconds;
     p.sampling = g->asked.sampling;
     for (int i = 0; i < g->reply.n_choices; i++) {
@@ -102,7 +106,7 @@ static bool submit_all(generation *g, api_error *error) {
         tq_error from;
         tq_status status = answers_submit(g->answers, i, s->scheduler, &p, &from);
         if (status == TQ_OK) continue;
-        server_fail_submit(error, status, &from, g->asked.kv);
+        server_fail_submit(s, error, status, &from, g->asked.kv);
         return false; /* free_generation cancels those that were taken */
     }
     return true;
@@ -126,6 +130,7 @@ static bool start(generation *g, gen_kind kind, api_error *error) {
     r->sinks = s->config->cache.sinks;
     snprintf(r->kv, sizeof r->kv, "%s", g->asked.kv ? g->asked.kv : s->kv);
     server_make_id(r->id, sizeof r->id, kind == GEN_CHAT ? "chatcmpl-" : "cmpl-");
+    for (int i = 0; i < n; i++) r->choices[i].split.marks = s->marks;
     for (int i = 0; i < n && r->split_reasoning; i++)
         if (opens_reasoning(g, &g->prompts.items[i / g->asked.n])) r->choices[i].split.state = REASONING_OPENED;
     return submit_all(g, error);

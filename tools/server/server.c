@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +13,12 @@
 
 #include "server_state.h"
 
-enum { KEY_FILE_BYTES_MAX = 65536 };
+enum {
+    KEY_FILE_BYTES_MAX = 65536,
+    ARENAS = 2,
+    LARGE_BLOCK_BYTES = 256 << 10,
+    LAST_WORDS_SECONDS = 5, /* to send answers and errors, however little of --shutdown-timeout is left */
+};
 
 static const http_route routes[] = {
     {"POST", "/chat/completions", serve_chat_completions, 0},
@@ -180,6 +186,7 @@ static int start_scheduler(server *s) {
 static int load(server *s) {
     int code = s->config->open_model(s->config->open_ctx, on_progress, s, &s->model);
     if (code == EXIT_SUCCESS) name_model(s);
+    if (code == EXIT_SUCCESS) server_find_marks(s);
     if (code == EXIT_SUCCESS) code = start_scheduler(s);
     if (code != EXIT_SUCCESS) return code;
     int loading = SERVER_LOADING; /* unless it has been ended meanwhile */
@@ -221,10 +228,13 @@ static void block_signals(void) {
 }
 
 static void end(server *s, http_server *http) {
+    double until = clock_seconds() + s->config->shutdown_seconds;
     if (s->scheduler) {
         bool all = tq_scheduler_drain(s->scheduler, s->config->shutdown_seconds);
         log_line(all ? "all requests are finished" : "cancelled what was not finished after %d s", s->config->shutdown_seconds);
     }
+    double left = until - clock_seconds();
+    if (!http_server_drain(http, left > LAST_WORDS_SECONDS ? left : LAST_WORDS_SECONDS)) log_line("some clients did not take their answers");
     http_server_free(http);
     tq_scheduler_free(s->scheduler);
     tq_model_free(s->model);
@@ -273,7 +283,16 @@ static int run(server *s, const access_lists *access) {
     return s->load_code;
 }
 
+/* Connections' threads come and go, bodies and caches of all sizes with them: with an arena for each and large blocks within,
+ * the heap of a busy server grew for minutes and stayed there.  Large blocks go back to the system when they are freed. */
+static void bound_heap(void) {
+    mallopt(M_ARENA_MAX, ARENAS);
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
+}
+
 int server_run(const server_config *config) {
+    bound_heap();
     static access_lists access;
     int code = read_access(config, &access);
     if (code != EXIT_SUCCESS) return code;

@@ -141,6 +141,8 @@ static void write_scheduler(FILE *to, const tq_scheduler_stats *s) {
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         fprintf(to, "tq_cache_bytes{state=\"%s\"} %zu\n", states[i].state, states[i].bytes);
     write_number(to, "tq_cache_running_bytes", "gauge", "What running requests hold", (double)s->cache_running);
+    write_number(to, "tq_codec_table_bytes", "gauge", "Beside the budget: tables of codecs that requests asked for", (double)s->table_bytes);
+    write_number(to, "tq_work_bytes", "gauge", "Beside the budget: activations and logits, a constant", (double)s->work_bytes);
     write_number(to, "tq_cache_checkpoints", "gauge", "Places that a prompt can go on from", s->tree_checkpoints);
     write_number(to, "tq_cache_warm_tokens", "gauge", "Tokens that a prompt can go on from, shared beginnings once",
                  (double)s->tree_tokens);

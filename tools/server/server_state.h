@@ -7,6 +7,7 @@
 
 #include "gen_request.h"
 #include "http.h"
+#include "reasoning_split.h"
 #include "server.h"
 #include "server_metrics.h"
 #include "turboquant/tq_scheduler.h"
@@ -29,6 +30,9 @@ typedef struct server {
     int64_t cache_bytes;
     char kv[64]; /* the codec in use for requests that name none */
     gen_limits limits;
+    const reasoning_marks *marks; /* that the model's tokenizer has, and those of them that are control tokens */
+    int32_t shown[TQ_MAX_SHOWN];
+    int n_shown;
     pthread_mutex_t reading; /* one body at a time becomes JSON and tokens: that is what takes memory */
 } server;
 
@@ -38,6 +42,9 @@ bool server_is_ready(server *s, api_error *error);
 /* The model must be one that this server has (any name for it is taken: "" and absent, too).  Kept for answers. */
 const char *server_model_name(const server *s, const char *asked);
 
+/* Look which marks of reasoning the model has. */
+void server_find_marks(server *s);
+
 void server_random(void *bytes, size_t n);
 /* A new id, "chatcmpl-" and 24 letters, into id. */
 void server_make_id(char *id, size_t cap, const char *prefix);
@@ -45,7 +52,7 @@ void server_make_id(char *id, size_t cap, const char *prefix);
 /* Why a request failed, from its DONE event. */
 void server_fail_event(api_error *error, const tq_event *event);
 /* Why the scheduler did not take a request. */
-void server_fail_submit(api_error *error, tq_status status, const tq_error *from, const char *kv);
+void server_fail_submit(server *s, api_error *error, tq_status status, const tq_error *from, const char *kv);
 
 /* Handlers; ctx is the server. */
 void serve_chat_completions(void *ctx, const http_request *request, http_reply *reply);

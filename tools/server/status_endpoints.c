@@ -173,6 +173,8 @@ static void put_defaults(const server *s, jout *j) {
     jout_put_number(j, "min_p", d->min_p);
     jout_put_int(j, "top_k", d->top_k);
     jout_put_number(j, "repeat_penalty", d->repeat_penalty);
+    jout_put_number(j, "presence_penalty", d->presence_penalty);
+    jout_put_number(j, "frequency_penalty", d->frequency_penalty);
     jout_put_int(j, "max_tokens", s->limits.max_tokens);
     jout_end(j);
 }

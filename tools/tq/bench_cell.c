@@ -63,8 +63,7 @@ double bench_median(double *x, int n) {
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-/* Ids that a tokenizer might have made: the same every time. */
-static void random_ids(int32_t *ids, size_t n, int vocab) {
+void bench_random_ids(int32_t *ids, size_t n, int vocab) {
     uint64_t state = 12345;
     for (size_t i = 0; i < n; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
@@ -82,7 +81,7 @@ static tq_status prepare_ids(cell *c, tq_error *err) {
     }
     c->n_ids = (size_t)(s->fill_prefill ? s->context : s->prompt > 0 ? s->prompt : 1);
     c->ids = malloc((c->n_ids + 1) * sizeof *c->ids);
-    if (c->ids) random_ids(c->ids, c->n_ids, tq_model_get_info(c->model)->vocab);
+    if (c->ids) bench_random_ids(c->ids, c->n_ids, tq_model_get_info(c->model)->vocab);
     return TQ_OK;
 }
 
@@ -262,6 +261,20 @@ int bench_cell_main(int argc, char **argv) {
     free(r);
     free(text);
     return code;
+}
+
+int bench_read_counts(const char *text, int min, int max, int *counts, int cap) {
+    int n = 0;
+    for (const char *at = text; n < cap;) {
+        char *end;
+        long value = strtol(at, &end, 10);
+        if (end == at || value < min || value > max || *at == '+' || *at == '-' || *at == ' ') return 0;
+        counts[n++] = (int)value;
+        if (*end == 0) return n;
+        if (*end != ',') return 0;
+        at = end + 1;
+    }
+    return 0;
 }
 
 void bench_add_prompt(options *o, bench_spec *spec, bool *given) {

@@ -39,6 +39,12 @@ bench_spec bench_spec_default(void);
 /* The median of n numbers, which are sorted; NAN of none. */
 double bench_median(double *x, int n);
 
+/* Ids that a tokenizer might have made: the same every time. */
+void bench_random_ids(int32_t *ids, size_t n, int vocab);
+
+/* "4096,32768" -> up to `cap` counts of min..max, and how many; 0 where it is no list of them. */
+int bench_read_counts(const char *text, int min, int max, int *counts, int cap);
+
 /* The options of a cell that do not differ between the cells of a table. */
 void bench_add_spec(options *o, bench_spec *spec);
 void bench_add_prompt(options *o, bench_spec *spec, bool *given); /* --prompt N; given: may be NULL */

@@ -5,6 +5,7 @@
 int bench_compare_main(int argc, char **argv);
 int bench_context_main(int argc, char **argv);
 int bench_kernels_main(int argc, char **argv);
+int bench_parallel_main(int argc, char **argv);
 int bench_sweep_main(int argc, char **argv);
 
 #endif

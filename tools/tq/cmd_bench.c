@@ -15,6 +15,7 @@ int cmd_bench(int argc, char **argv) {
         {"compare", "one prompt answered with several caches", bench_compare_main},
         {"context", "speed and memory against the length of the context", bench_context_main},
         {"kernels", "every kernel of every instruction set: checked, then timed", bench_kernels_main},
+        {"parallel", "several requests that decode together, and one", bench_parallel_main},
         {"sweep", "the cells that a file describes", bench_sweep_main},
         {"cell", "one measurement in this process: what the others start", bench_cell_main},
     };

@@ -10,21 +10,6 @@
 
 enum { CONTEXTS_CAP = 32 };
 
-/* "4096,32768" -> counts; 0 where it is no list of them. */
-static int read_contexts(const char *text, int *contexts) {
-    int n = 0;
-    for (const char *at = text; n < CONTEXTS_CAP;) {
-        char *end;
-        long value = strtol(at, &end, 10);
-        if (end == at || value < 0 || value > 1 << 24 || *at == '+' || *at == '-' || *at == ' ') return 0;
-        contexts[n++] = (int)value;
-        if (*end == 0) return n;
-        if (*end != ',') return 0;
-        at = end + 1;
-    }
-    return 0;
-}
-
 int bench_context_main(int argc, char **argv) {
     static const char *const name = "bench context";
     bench_spec spec = bench_spec_default();
@@ -59,7 +44,7 @@ int bench_context_main(int argc, char **argv) {
     codec_list codecs;
     code = codec_list_cut(&o, kv, &codecs);
     if (code != OPTIONS_RUN) return code;
-    int n = read_contexts(contexts_text, contexts);
+    int n = bench_read_counts(contexts_text, 0, 1 << 24, contexts, CONTEXTS_CAP);
     if (n == 0) return options_usage_error(&o, "--contexts: want up to %d counts of tokens with commas between, got '%s'",
                                            CONTEXTS_CAP, contexts_text);
     spec.fill_prefill = strcmp(fill, "prefill") == 0;

@@ -74,23 +74,37 @@ static void print_layers(const inspected *m) {
     printf("\n");
 }
 
+/* Tokens as text with their ids: `first` before the first, `next` before the others. */
+static void print_tokens(const inspected *m, const int32_t *ids, int n_ids, const char *first, const char *next) {
+    for (int i = 0; i < n_ids; i++) {
+        char *piece = NULL;
+        size_t n;
+        if (tq_detokenize(m->model, &ids[i], 1, true, &piece, &n, NULL) != TQ_OK) continue;
+        printf("%s", i ? next : first);
+        terminal_write_text(stdout, piece, n);
+        printf(" (%d)", ids[i]);
+        tq_free(piece);
+    }
+}
+
 static void print_text(const inspected *m) {
     if (!m->text.vocab) {
         printf("tokenizer   none: token ids only\n");
         return;
     }
-    printf("tokenizer   %d tokens", m->text.vocab);
-    if (m->text.bos) printf(", begins with %s", m->text.bos);
-    for (int i = 0; i < m->text.n_end_ids; i++) {
-        char *piece = NULL;
-        size_t n;
-        if (tq_detokenize(m->model, &m->text.end_ids[i], 1, true, &piece, &n, NULL) != TQ_OK) continue;
-        printf("%s", i ? " or " : ", ends with ");
-        terminal_write_text(stdout, piece, n);
-        printf(" (%d)", m->text.end_ids[i]);
-        tq_free(piece);
-    }
-    printf("\ntemplate    %s\n", m->text.has_chat_template ? "of its own" : "none: raw text only");
+    printf("tokenizer   %s, %d tokens", m->text.tokenizer, m->text.vocab);
+    if (m->text.n_added) printf(" (%d added)", m->text.n_added);
+    if (m->text.n_merges) printf(", %zu merges", m->text.n_merges);
+    if (*m->text.pre_tokenizer) printf(", pre-tokenizer %s", m->text.pre_tokenizer);
+    printf("\n            a raw prompt gets");
+    print_tokens(m, m->text.before, m->text.n_before, " ", " ");
+    printf("%s", m->text.n_before ? " before it" : "");
+    print_tokens(m, m->text.after, m->text.n_after, m->text.n_before ? " and " : " ", " ");
+    printf("%s", m->text.n_after ? " after it" : "");
+    printf("%s", m->text.n_before || m->text.n_after ? "" : " no tokens around it");
+    print_tokens(m, m->text.end_ids, m->text.n_end_ids, "; a reply ends with ", " or ");
+    if (m->text.has_chat_template) printf("\ntemplate    %s\n", m->text.templates);
+    else printf("\ntemplate    none: raw text only\n");
 }
 
 static int print_model(const inspected *m, const codec_list *codecs) {
@@ -149,22 +163,33 @@ static void put_weights(jout *j, const inspected *m) {
     jout_end(j);
 }
 
+static void put_ids(jout *j, const char *key, const int32_t *ids, int n) {
+    jout_key(j, key);
+    jout_array(j);
+    for (int i = 0; i < n; i++) jout_int(j, ids[i]);
+    jout_end(j);
+}
+
 static void put_text(jout *j, const inspected *m) {
     jout_key(j, "tokenizer");
     if (!m->text.vocab) {
         jout_null(j);
     } else {
         jout_object(j);
+        jout_put_string(j, "kind", m->text.tokenizer);
+        jout_put_string(j, "pre_tokenizer", *m->text.pre_tokenizer ? m->text.pre_tokenizer : NULL);
         jout_put_int(j, "vocab", m->text.vocab);
+        jout_put_int(j, "merges", (int64_t)m->text.n_merges);
+        jout_put_int(j, "added", m->text.n_added);
         jout_put_string(j, "bos", m->text.bos);
         jout_put_string(j, "eos", m->text.eos);
-        jout_key(j, "end_ids");
-        jout_array(j);
-        for (int i = 0; i < m->text.n_end_ids; i++) jout_int(j, m->text.end_ids[i]);
-        jout_end(j);
+        put_ids(j, "before", m->text.before, m->text.n_before);
+        put_ids(j, "after", m->text.after, m->text.n_after);
+        put_ids(j, "end_ids", m->text.end_ids, m->text.n_end_ids);
         jout_end(j);
     }
     jout_put_bool(j, "chat_template", m->text.has_chat_template);
+    jout_put_string(j, "chat_templates", m->text.templates);
 }
 
 static int print_json(const inspected *m, const codec_list *codecs) {
@@ -212,7 +237,7 @@ static int print_json(const inspected *m, const codec_list *codecs) {
 /* ---- the command ----------------------------------------------------------------------------------------------------- */
 
 int cmd_inspect(int argc, char **argv) {
-    const char *kv = "f16,q8,tq4,tq3,tq2";
+    const char *kv = "f16,q8,tq4,tq3.5,tq3,tq2.5,tq2";
     bool json = false;
     model_options model;
     codec_list codecs;
@@ -223,7 +248,7 @@ int cmd_inspect(int argc, char **argv) {
     options_add_model(&o, &model);
     options_heading(&o, "Output");
     options_add(&o, (option_row){.name = "kv", .argument = "CODEC,...", .type = OPTION_STRING, .to = &kv,
-                                 .help = "caches to tell the costs of (default f16,q8,tq4,tq3,tq2)"});
+                                 .help = "caches to tell the costs of (default f16, q8 and the presets)"});
     options_add(&o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &json, .help = "one JSON object on stdout"});
     int first, code = options_parse(&o, argc, argv, &first);
     if (code == OPTIONS_RUN) code = options_take_model(&o, &model, argc, argv, first);

@@ -71,7 +71,8 @@ int eval_options_read(const options *o, eval_options *e) {
     if (e->json && e->csv) return options_usage_error(o, "--json and --csv: give one of them");
     if (e->cache.codec_given)
         return options_usage_error(o, "--key-bits, --value-bits and --value-group-size: name the codecs in --kv instead");
-    int code = codec_list_read(o, &e->cache, e->caches, &e->codecs);
+    int code = options_take_key_centre(o, &e->cache);
+    if (code == OPTIONS_RUN) code = codec_list_read(o, &e->cache, e->caches, &e->codecs);
     if (code == OPTIONS_RUN) code = add_reference_and_control(o, e);
     if (code == OPTIONS_RUN && e->plot && gnuplot_check(e->command, e->plot) != EXIT_SUCCESS) return EXIT_FAILURE;
     return code;
@@ -138,6 +139,7 @@ static void put_settings(jout *j, const eval_options *e, const tq_model *model) 
     jout_put_int(j, "buffer_size", e->cache.config.buffer_size);
     jout_put_int(j, "sinks", e->cache.config.sinks);
     jout_put_int(j, "flush_batch_size", e->cache.config.flush_batch_size);
+    jout_put_string(j, "key_centre", options_key_centres[e->cache.config.key_centre]);
 }
 
 static bool failed(const table *t) { return t && t->failed; }

@@ -65,6 +65,7 @@ static void add_model_columns(table *results, table *details) {
     table_column(details, "error_of_spread", "of spread", TABLE_NUMBER, 6);
     table_column(details, "norm", "norm", TABLE_NUMBER, 2);
     table_column(details, "centre_energy", "in centre", TABLE_SHARE, 1);
+    table_column(details, "centred", "centred", TABLE_TEXT, 0);
     table_column(details, "outlier_share", "in outliers", TABLE_SHARE, 1);
     table_column(details, "outlier_channels", "channels", TABLE_INT, 0);
     table_column(details, "rows", "rows", TABLE_INT, 0);
@@ -97,6 +98,7 @@ static int measure_cache(const rows_options *r, tq_model *m, const tq_kv_rows *r
         table_number(details, d[i].error_of_spread);
         table_number(details, s.norm);
         table_number(details, s.centre_energy);
+        table_text(details, i % 2 ? "-" : d[i].centred ? "yes" : "no");
         table_number(details, s.outlier_share);
         table_number(details, s.outlier_channels);
         table_number(details, d[i].rows);

@@ -46,7 +46,7 @@ static int fetch(const char *command, const hub_settings *settings, const hub_na
         return setup_fail(command, "%s: no such directory, not among the models on this machine, and HF_HUB_OFFLINE is set, so it is not fetched",
                           name->repo);
     tq_error err;
-    return hub_progress_pull(settings, name, "main", path, &err) == TQ_OK ? EXIT_SUCCESS : setup_fail(command, "%s", err.text);
+    return hub_progress_pull(settings, name, name->revision, path, &err) == TQ_OK ? EXIT_SUCCESS : setup_fail(command, "%s", err.text);
 }
 
 int model_name_resolve(const char *command, const char *name, char path[MODEL_PATH_CAP]) {
@@ -58,14 +58,15 @@ int model_name_resolve(const char *command, const char *name, char path[MODEL_PA
     bool from_hub = hub_name_parse(name, &parsed);
     if (from_hub) {
         if (hub_settings_read(&settings, &err) != TQ_OK) return setup_fail(command, "%s", err.text);
-        tq_status status = hub_cache_find(&settings, &parsed, "main", path, &err);
+        tq_status status = hub_cache_find(&settings, &parsed, parsed.revision, path, &err);
         if (status == TQ_OK) return found(name, "Hugging Face's cache", path);
         if (is_over(status) && status != TQ_INVALID) return setup_fail(command, "%s: %s", name, err.text);
     }
     tq_status status = model_store_ollama(name, path, &err);
     if (status == TQ_OK) return found(name, "Ollama's store", path);
     if (is_over(status)) return setup_fail(command, "%s: %s", name, err.text);
-    status = model_store_llama_cpp(name, path, &err);
+    if (strchr(name, '@')) status = TQ_NOT_FOUND; /* which other stores do not know */
+    else status = model_store_llama_cpp(name, path, &err);
     if (status == TQ_OK) return found(name, "llama.cpp's cache", path);
     if (is_over(status)) return setup_fail(command, "%s: %s", name, err.text);
     return from_hub ? fetch(command, &settings, &parsed, path) : keep(command, name, path);

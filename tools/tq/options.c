@@ -300,6 +300,12 @@ void options_add_cache(options *o, cache_options *cache) {
     add_codec_int(o, cache, "value-bits", &cache->config.value_bits, 8, "bits of values, in place of the codec's");
     add_codec_int(o, cache, "value-group-size", &cache->config.value_group_size, 1024,
                   "values that share a scale (min-max values only)");
+    options_add(o, (option_row){.name = "key-centre",
+                                .argument = "WHEN",
+                                .type = OPTION_STRING,
+                                .to = &cache->key_centre,
+                                .help = "pages of rotated codecs keep the mean of their keys apart: on, off, or auto (default),\n"
+                                        "by layer, where what the first page shows is worth its bytes"});
     add_int(o, "buffer-size", "N", &cache->config.buffer_size, 0, 1 << 24, "newest tokens kept exact (default 128)");
     options_find(o, "buffer-size")->given = &cache->buffer_given;
     add_int(o, "sinks", "N", &cache->config.sinks, 0, 1 << 24, "first tokens kept exact (default 4)");
@@ -312,7 +318,21 @@ void options_add_cache(options *o, cache_options *cache) {
     add_int(o, "ctx", "N", &cache->ctx, 0, 1 << 24, "tokens of context (default 0: what the model was made for)");
 }
 
+const char *const options_key_centres[] = {[TQ_KEY_CENTRE_AUTO] = "auto", [TQ_KEY_CENTRE_ON] = "on", [TQ_KEY_CENTRE_OFF] = "off"};
+
+int options_take_key_centre(const options *o, cache_options *cache) {
+    if (!cache->key_centre) return OPTIONS_RUN;
+    for (int i = TQ_KEY_CENTRE_AUTO; i <= TQ_KEY_CENTRE_OFF; i++) {
+        if (strcmp(cache->key_centre, options_key_centres[i]) != 0) continue;
+        cache->config.key_centre = (tq_key_centre)i;
+        return OPTIONS_RUN;
+    }
+    return options_usage_error(o, "--key-centre: want auto, on or off, got '%s'", cache->key_centre);
+}
+
 int options_check_cache(const options *o, cache_options *cache) {
+    int code = options_take_key_centre(o, cache);
+    if (code != OPTIONS_RUN) return code;
     const char *kv = cache->config.kv; /* with a comma it is a list, whose other codecs have a buffer */
     if (cache->buffer_given && strncmp(kv, "window:", 7) == 0 && !strchr(kv, ','))
         return options_usage_error(o, "--kv %s says how many tokens are kept: --buffer-size has no meaning with it",
@@ -320,9 +340,9 @@ int options_check_cache(const options *o, cache_options *cache) {
     if (!cache->no_turboquant) return OPTIONS_RUN;
     if (cache->kv_given)
         return options_usage_error(o, "--no-turboquant and --kv %s: give one of them", cache->config.kv);
-    if (cache->codec_given)
-        return options_usage_error(o, "--no-turboquant stores f16: --key-bits, --value-bits and --value-group-size "
-                                      "have no meaning with it");
+    if (cache->codec_given || cache->key_centre)
+        return options_usage_error(o, "--no-turboquant stores f16: --key-bits, --value-bits, --value-group-size and "
+                                      "--key-centre have no meaning with it");
     cache->config.kv = "f16";
     return OPTIONS_RUN;
 }
@@ -367,6 +387,22 @@ void options_add_sampling(options *o, sampling_options *s) {
                                 .max = 100,
                                 .given = &s->repeat_penalty_given,
                                 .help = "make recent tokens X times less likely (1: off)"});
+    options_add(o, (option_row){.name = "presence-penalty",
+                                .argument = "X",
+                                .type = OPTION_FLOAT,
+                                .to = &v->presence_penalty,
+                                .min = -2,
+                                .max = 2,
+                                .given = &s->presence_penalty_given,
+                                .help = "off the logit of a token that the reply has (0: off)"});
+    options_add(o, (option_row){.name = "frequency-penalty",
+                                .argument = "X",
+                                .type = OPTION_FLOAT,
+                                .to = &v->frequency_penalty,
+                                .min = -2,
+                                .max = 2,
+                                .given = &s->frequency_penalty_given,
+                                .help = "the same for each time that it has it (0: off)"});
     options_add(o, (option_row){.name = "seed",
                                 .argument = "N",
                                 .type = OPTION_U64,
@@ -388,6 +424,8 @@ tq_sampling options_get_sampling(const sampling_options *given, const tq_model *
     if (given->top_k_given) s.top_k = given->value.top_k;
     if (given->min_p_given) s.min_p = given->value.min_p;
     if (given->repeat_penalty_given) s.repeat_penalty = given->value.repeat_penalty;
+    if (given->presence_penalty_given) s.presence_penalty = given->value.presence_penalty;
+    if (given->frequency_penalty_given) s.frequency_penalty = given->value.frequency_penalty;
     const char *idle = given->top_p_given ? "--top-p" : given->top_k_given ? "--top-k" : "--min-p";
     if (s.temp == 0 && (given->top_p_given || given->top_k_given || given->min_p_given))
         fprintf(stderr, "note: %s changes nothing at temperature 0; --temp sets it\n", idle);

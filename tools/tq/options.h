@@ -76,6 +76,7 @@ typedef struct cache_options {
     tq_cache_config config;
     int ctx; /* 0: not given */
     bool no_turboquant;
+    const char *key_centre;     /* as given */
     bool kv_given, codec_given; /* --kv; any of --key-bits --value-bits --value-group-size */
     bool buffer_given;
 } cache_options;
@@ -89,19 +90,24 @@ bool options_parse_bytes(const char *text, int64_t *bytes);
 /* --memory and --no-memory-check as tq_model_params.memory_limit.  OPTIONS_RUN, or the code of a usage error. */
 int options_get_memory(const char *command, const model_options *model, int64_t *limit);
 
-/* --kv --key-bits --value-bits --value-group-size --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
+/* --kv --key-bits --value-bits --value-group-size --key-centre --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
 void options_add_cache(options *o, cache_options *cache);
 
-/* After parsing: refuse what contradicts itself, and turn --no-turboquant into the codec f16.  OPTIONS_RUN or the code
+/* After parsing: --key-centre into config.  OPTIONS_RUN or the code to exit with. */
+int options_take_key_centre(const options *o, cache_options *cache);
+extern const char *const options_key_centres[]; /* names, by tq_key_centre */
+
+/* After parsing: the same, refuse what contradicts itself, and turn --no-turboquant into the codec f16.  OPTIONS_RUN or the code
  * to exit with. */
 int options_check_cache(const options *o, cache_options *cache);
 
 typedef struct sampling_options {
     tq_sampling value;
-    bool temp_given, top_p_given, top_k_given, min_p_given, repeat_penalty_given, seed_given;
+    bool temp_given, top_p_given, top_k_given, min_p_given, repeat_penalty_given, presence_penalty_given, frequency_penalty_given,
+        seed_given;
 } sampling_options;
 
-/* --temp --top-p --top-k --min-p --repeat-penalty --seed */
+/* --temp --top-p --top-k --min-p --repeat-penalty --presence-penalty --frequency-penalty --seed */
 void options_add_sampling(options *o, sampling_options *sampling);
 
 /* What was given, over what the model's generation_config.json asks for.  Without --seed, sampling takes a new one

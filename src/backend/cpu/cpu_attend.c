@@ -66,7 +66,6 @@ static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_hea
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
-                      + round64(KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float)) /* states of a trellis of values */
                       + 2 * round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)) /* codes of trellises or pairs, unpacked */
                       + round64(tq_page_rows_bytes(key->dim) / sizeof(float));
     return s;
@@ -77,7 +76,7 @@ typedef struct worker_scratch {
     float *queries, *scores, *units, *factors, *expanded;
     tq_int_vectors q_int, w_int;
     int32_t *dots;
-    uint8_t *states, *unpacked[2]; /* by side */
+    uint8_t *unpacked[2]; /* by side */
     void *page_rows;
 } worker_scratch;
 
@@ -113,7 +112,6 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
-    w.states = (uint8_t *)take(&at, KEY_BLOCK / 4 * TQ_VECTOR_BYTES / sizeof(float));
     for (int side = 0; side < 2; side++) w.unpacked[side] = (uint8_t *)take(&at, (size_t)s->dim * TQ_PAGE_TOKENS / sizeof(float));
     w.page_rows = at;
     return w;
@@ -210,43 +208,37 @@ static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
     return (tq_key_range){first < 0 ? 0 : min_int(first, n), n};
 }
 
-/* The states before the first tile of values: those after the last, a lane on. */
-static void begin_values(const page_pass *p, const tq_codec *codec, const uint8_t *block) {
-    int tiles = tq_block_tiles(codec, TQ_VALUES), vectors = tq_block_tile_vectors(codec, TQ_VALUES);
-    int remembered = (5 + codec->bits) / codec->bits; /* codes in a state */
-    uint8_t *states = p->w->states;
-    memset(states, 0, (size_t)vectors * TQ_VECTOR_BYTES);
-    for (int chain = tiles - remembered; chain < tiles; chain++) { /* fewer tiles than that: around more than once */
-        int tile = ((chain % tiles) + tiles) % tiles;
-        p->k->unpack_trellis_values(codec->trellis, block + (size_t)tile * tq_block_tile_bytes(codec, TQ_VALUES), vectors,
-                                    states, NULL);
-        if (tile < tiles - 1) continue;
-        for (int v = 0; v < vectors; v++) {
-            uint8_t *s = states + v * TQ_VECTOR_BYTES, last[4];
-            memcpy(last, s + TQ_VECTOR_BYTES - 4, 4);
-            memmove(s + 4, s, TQ_VECTOR_BYTES - 4);
-            memcpy(s, last, 4);
-        }
-    }
-}
-
-/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries. */
-static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next) {
+/* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries.  As woven_dots
+ * takes it, where one block of queries is all there is: weave is set.  at_once: for the table's attend_page, which would take
+ * the next page for levels too. */
+static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool at_once) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
                        .tile_bytes = tq_block_tile_bytes(codec, side)};
     if (!codec->trellis && !codec->pairs) return c;
-    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES, c.next_bytes = 0;
-    if (side == TQ_VALUES && codec->trellis) begin_values(p, codec, block);
+    if (!at_once && p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES && tq_block_is_woven(codec, side)) {
+        c.weave = &codec->weave, c.values = side == TQ_VALUES;
+        return c;
+    }
+    c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES;
+    if (at_once) c.next_bytes = 0;
+    if (side == TQ_VALUES && codec->trellis) {
+        p->k->unpack_trellis_values(&codec->weave, block, c.n_tiles, p->w->unpacked[side]);
+        return c;
+    }
     for (int tile = 0; tile < c.n_tiles; tile++) {
         const uint8_t *codes = block + (size_t)tile * tq_block_tile_bytes(codec, side);
         uint8_t *to = p->w->unpacked[side] + (size_t)tile * c.tile_bytes;
         if (codec->pairs) p->k->unpack_pairs(codec->pairs, codes, c.n_vectors, side == TQ_VALUES, to);
-        else if (side == TQ_KEYS) p->k->unpack_trellis_keys(codec->trellis, codes, c.n_vectors, to);
-        else p->k->unpack_trellis_values(codec->trellis, codes, c.n_vectors, p->w->states, to);
+        else p->k->unpack_trellis_keys(&codec->weave, codes, c.n_vectors, to);
     }
     return c;
+}
+
+static void dots_of(const page_pass *p, const tq_page_codes *codes, const tq_int_vectors *q, int first_q, int n_q) {
+    if (codes->weave) p->k->woven_dots(codes, q, first_q, n_q, p->w->dots);
+    else p->k->page_dots(codes, q, first_q, n_q, p->w->dots);
 }
 
 /* scores[i][r] = q_i . key_r in units of unit[i], for the packed keys of a page and n_q query rows from `row` on */
@@ -259,7 +251,7 @@ static void score_planar(const page_pass *p, const tq_page_codes *codes, const u
                        n_q, offsets);
     tq_page_codes filled = *codes;
     filled.n_tiles = ceil_div(n, TQ_TILE);
-    p->k->page_dots(&filled, &w->q_int, row, n_q, w->dots);
+    dots_of(p, &filled, &w->q_int, row, n_q);
     p->k->page_scores(w->dots, tq_block_scales(codec, TQ_KEYS, block), offsets, n_q, filled.n_tiles,
                       w->scores + row * KEY_BLOCK);
 }
@@ -325,7 +317,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     tq_page_codes key_codes = {0}, value_codes = {0};
     float poison = 0;
     if (planar_keys) {
-        key_codes = codes_of(p, TQ_KEYS, page, next);
+        key_codes = codes_of(p, TQ_KEYS, page, next, false);
         for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES)
             score_planar(p, &key_codes, page, row, min_int(TQ_PAGE_QUERIES, p->rows - row), n);
     } else {
@@ -333,7 +325,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     }
     if (planar_values) {
         poison = p->k->page_factors(tq_block_scales(store->value, TQ_VALUES, values), n, w->factors);
-        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL);
+        value_codes = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, false);
     }
     for (int row = 0; row < p->rows; row += TQ_PAGE_QUERIES) {
         int n_q = min_int(TQ_PAGE_QUERIES, p->rows - row);
@@ -344,7 +336,7 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
         part_soften(p->k, part, row, n_q, scores, w->units + row, seen, p->cap, planar_values ? w->factors : NULL, &w->w_int,
                     &soft);
         if (planar_values) {
-            p->k->page_dots(&value_codes, &w->w_int, 0, n_q, w->dots);
+            dots_of(p, &value_codes, &w->w_int, 0, n_q);
             for (int i = 0; i < n_q; i++) w->w_int.step[i] += poison;
             p->k->page_values(w->dots, w->w_int.step, &soft, n_q, value_codes.n_tiles, acc, part->width);
         } else {
@@ -361,8 +353,8 @@ static void attend_planar_page(const page_pass *p, const uint8_t *page, const ui
     const tq_kv_store *store = p->store;
     worker_scratch *w = p->w;
     const uint8_t *values = page + store->value_at;
-    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next),
-                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL),
+    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next, true),
+                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, true),
                              .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
                              .centre = tq_block_centre(store->key, page),
                              .value_scales = tq_block_scales(store->value, TQ_VALUES, values),

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GEMV_BYTES = 32768, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
+enum { GEMV_BYTES = 131072, GEMV_TASKS = 8, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
 
 static tq_cpu_backend *cpu(tq_backend *backend) { return (tq_cpu_backend *)backend; }
 static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
@@ -25,14 +25,16 @@ typedef struct matmul_job {
     int token0; /* of the input's first token, for y */
 } matmul_job;
 
-/* Rows of a task: a matrix-vector product's are some 32 KB of weights, and whole cache lines of y. */
+/* Rows of a task: those of a few tokens are some 128 KB of weights, of which all but the first TQ_GEMV_ROWS rows are fetched while
+ * others are multiplied, or less where threads would have too few tasks to share. */
 static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */
         size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, 2 * (size_t)c->base.n_threads), TQ_GEMM_ROWS);
         return (int)at_most(share, (size_t)c->kernels->gemm_rows);
     }
-    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / 16 * 16;
-    return rows < 16 ? 16 : (int)at_most(rows, 256);
+    size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, GEMV_TASKS * (size_t)c->base.n_threads), TQ_GEMV_ROWS);
+    size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / TQ_GEMV_ROWS * TQ_GEMV_ROWS;
+    return (int)at_most(share, at_most(rows < 2 * TQ_GEMV_ROWS ? 2 * TQ_GEMV_ROWS : rows, 256));
 }
 
 static void matmul_task(void *ctx, int task, int worker) {
@@ -187,7 +189,7 @@ static const tq_backend_ops cpu_ops = {
     .rope = tq_cpu_rope, .gelu_mul = tq_cpu_gelu_mul, .clamped_swiglu = tq_cpu_clamped_swiglu,
     .sigmoid_mul = tq_cpu_sigmoid_mul, .soft_cap = tq_cpu_soft_cap, .scale = tq_cpu_scale,
     .scale_rows = tq_cpu_scale_rows, .split = tq_cpu_split, .gather_rows = tq_cpu_gather_rows,
-    .scatter_rows = tq_cpu_scatter_rows, .route = tq_cpu_route, .conv = tq_cpu_conv, .delta = tq_cpu_delta, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .attend_bytes = tq_cpu_attend_bytes,
+    .scatter_rows = tq_cpu_scatter_rows, .route = tq_cpu_route, .conv = tq_cpu_conv, .delta = tq_cpu_delta, .attend = tq_cpu_attend, .flush = tq_cpu_flush, .centre_share = tq_cpu_centre_share, .attend_bytes = tq_cpu_attend_bytes,
 };
 
 void tq_backend_free(tq_backend *backend) {

@@ -45,5 +45,6 @@ void tq_cpu_rope(tq_backend *backend, float *x, const float *angles, int n, int 
                  bool adjacent);
 
 void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args);
+double tq_cpu_centre_share(tq_backend *backend, const tq_flush_args *args, int n);
 
 #endif

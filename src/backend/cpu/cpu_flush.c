@@ -1,4 +1,5 @@
 /* cpu_flush.c: rows leave the window: packed into pages, a task for each KV head and side. */
+#include <float.h>
 #include <string.h>
 
 #include "backend/cpu/cpu_backend.h"
@@ -152,4 +153,24 @@ void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {
     args->store->n_forgotten += args->n_forget;
     args->store->n_packed += args->n_pack;
     args->store->n_window += args->n - args->n_forget - args->n_pack;
+}
+
+double tq_cpu_centre_share(tq_backend *backend, const tq_flush_args *a, int n) {
+    (void)backend;
+    const tq_kv_store *s = a->store;
+    double energy = 0, of_means = 0;
+    for (int head = 0; head < s->n_kv_heads; head++) {
+        double sum[TQ_MAX_DIM] = {0};
+        float x[TQ_MAX_DIM];
+        for (int r = 0; r < n; r++) {
+            queue_row(a, TQ_KEYS, head, a->n_forget + r, x);
+            for (int i = 0; i < s->head_dim; i++) {
+                double v = tq_f16_f32(tq_f32_f16(x[i])); /* as if it had been in the window */
+                sum[i] += v;
+                energy += v * v;
+            }
+        }
+        for (int i = 0; i < s->head_dim; i++) of_means += sum[i] * sum[i] / n;
+    }
+    return energy > 0 && energy <= DBL_MAX ? of_means / energy : -1;
 }

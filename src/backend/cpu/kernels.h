@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "base/tensor.h"
 #include "codec/pair_codebook.h"
-#include "codec/trellis.h"
+#include "codec/trellis_weave.h"
 
 /* Float vectors as 16-bit integers: value = step * wide, |wide| <= 127 * 256, wide = 256 * high + low.
  * Vector i of several: its wide places stand at i * stride, its high bytes at i * 2 stride and its low ones stride bytes after
@@ -40,6 +40,8 @@ typedef struct tq_page_codes {
     size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
     size_t tile_bytes;
+    const tq_trellis_weave *weave; /* woven_dots */
+    bool values;
 } tq_page_codes;
 
 /* Softmax over pages: of each query the largest score so far and the sum of weights relative to it; then what a page
@@ -77,9 +79,9 @@ static inline size_t tq_page_rows_bytes(int dim) {
 /* Activations x (n, cols) as the products with a matrix want them.
  *
  * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
- * is rounded to 31 bits against its largest, x = step * (high + low / 65536) with |high| <= 16384, which a float could not
- * tell from x.  Codes times high and codes times low are summed exactly, in 32 bits, over a group or part of one; scales,
- * biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
+ * is rounded against its largest, to two words of 31 bits together (matmul_words.h) or to three bytes (matmul_bytes.h), which a
+ * float32 sum could not tell from x.  Codes times words or bytes are summed exactly, in 32 bits, over a group or part of one;
+ * scales, biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
  * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
  * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
@@ -93,7 +95,8 @@ typedef struct tq_matmul_input {
 
 enum {
     TQ_GEMV_TOKENS = 16, /* tokens that gemv takes at a time; more go through gemm */
-    TQ_GEMM_ROWS = 32,  /* rows of W that gemm handles at a time */
+    TQ_GEMV_ROWS = 32,   /* rows that some tables' gemv takes together */
+    TQ_GEMM_ROWS = 32,   /* rows of W that gemm handles at a time */
     TQ_TILES_ROWS = 256, /* the same where tiles multiply: the most of any table */
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
     TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
@@ -173,11 +176,9 @@ typedef struct tq_kernels {
     /* ---- attention over packed pages (layout: codec/page.h) */
     /* x: (n), n a multiple of 16 -> vector `index` of out. */
     void (*to_int)(const float *x, int n, tq_int_vectors *out, int index);
-    /* Trellis codes of a tile -> bytes level + 128, 64 a vector.  A tile of keys stands for itself; tiles of values are
-     * unpacked in order, and `states` (a byte a place) goes from one to the next: codec/page.h.  dst NULL: only the states. */
-    void (*unpack_trellis_keys)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *dst);
-    void (*unpack_trellis_values)(const tq_trellis *trellis, const uint8_t *tile, int n_vectors, uint8_t *states,
-                                  uint8_t *dst);
+    /* Trellis codes -> bytes level + 128, 64 a vector: of a tile of keys, which stands for itself; of all tiles of values. */
+    void (*unpack_trellis_keys)(const tq_trellis_weave *weave, const uint8_t *tile, int n_vectors, uint8_t *dst);
+    void (*unpack_trellis_values)(const tq_trellis_weave *weave, const uint8_t *codes, int n_tiles, uint8_t *dst);
     /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
     void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
     /* tq_trellis_encode of n_rows <= TQ_TRELLIS_ROWS rows side by side, and tq_trellis_sums of each: samples and codes are
@@ -191,6 +192,8 @@ typedef struct tq_kernels {
     /* dots[t][i][lane] = sum over vectors v and j < 4 of wide[4 v + j] of query first_q + i times the level of the code at
      * place 4 lane + j of vector v of tile t: exact. */
     void (*page_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+    /* The same of a woven side's codes as they are, where that gains anything over unpacking them before; else NULL. */
+    void (*woven_dots)(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
     /* offsets[i] = q_i . centre / unit[i] */
     void (*page_offsets)(const uint16_t *centre, int dim, const float *q, int q_stride, const float *unit, int n_q,
                          float *offsets);

@@ -32,5 +32,6 @@ static bool runs_here(void) {
 
 const tq_kernels tq_kernels_amx = {
     .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    .woven_dots = woven_dots,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

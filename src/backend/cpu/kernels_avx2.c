@@ -218,9 +218,8 @@ static inline byte_table load_table(const uint8_t *p) {
 }
 static inline vb look_up(byte_table t, vb index) {
     __m256i i = (__m256i)index, bit4 = _mm256_slli_epi16(i, 3), bit5 = _mm256_slli_epi16(i, 2); /* to bit 7 */
-    __m256i low = _mm256_and_si256(i, _mm256_set1_epi8(15));
-    __m256i a = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[0], low), _mm256_shuffle_epi8(t.part[1], low), bit4);
-    __m256i b = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[2], low), _mm256_shuffle_epi8(t.part[3], low), bit4);
+    __m256i a = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[0], i), _mm256_shuffle_epi8(t.part[1], i), bit4);
+    __m256i b = _mm256_blendv_epi8(_mm256_shuffle_epi8(t.part[2], i), _mm256_shuffle_epi8(t.part[3], i), bit4);
     return (vb)_mm256_blendv_epi8(a, b, bit5);
 }
 static inline mix_table load_mix(const uint8_t *p) {
@@ -233,6 +232,13 @@ static inline vb look_up_mix(mix_table t, vb index) {
     __m256i i = (__m256i)index, low = _mm256_and_si256(i, _mm256_set1_epi8(15));
     __m256i high = _mm256_and_si256(_mm256_srli_epi16(i, 4), _mm256_set1_epi8(3));
     return (vb)_mm256_xor_si256(_mm256_shuffle_epi8(t.low, low), _mm256_shuffle_epi8(t.high, high));
+}
+static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
+static inline void next_lanes(vb v[2]) {
+    const __m256i around = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
+    __m256i a = _mm256_permutevar8x32_epi32((__m256i)v[0], around), b = _mm256_permutevar8x32_epi32((__m256i)v[1], around);
+    v[0] = (vb)_mm256_blend_epi32(a, b, 1), v[1] = (vb)_mm256_blend_epi32(b, a, 1);
 }
 static inline vb add_capped(vb a, vb b) { return (vb)_mm256_adds_epu8((__m256i)a, (__m256i)b); }
 static inline vb min_u8(vb a, vb b) { return (vb)_mm256_min_epu8((__m256i)a, (__m256i)b); }

@@ -1,4 +1,6 @@
 /* kernels_avx512.c: AVX-512 F, BW, DQ, VL, VBMI and VNNI (Ice Lake, Zen 4 and later). */
 #include "backend/cpu/kernels_avx512.h"
 
-const tq_kernels tq_kernels_avx512 = KERNEL_TABLE("avx512", has_avx512);
+const tq_kernels tq_kernels_avx512 = {
+    .name = "avx512", .runs_here = has_avx512, .woven_dots = woven_dots, MATMUL_KERNELS, PAGE_KERNELS, OTHER_KERNELS,
+};

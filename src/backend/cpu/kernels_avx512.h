@@ -30,20 +30,19 @@ static inline float max_lanes(vf v) { return _mm512_reduce_max_ps((__m512)v); }
 
 /* ---- for products with weights */
 
-typedef int16_t vw __attribute__((vector_size(VL * 4)));
+#define BYTE_DOTS
+#define BYTE_TOKENS 4 /* 24 of 32 registers */
 
-static inline vw load_words(const uint8_t *p) { return (vw)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
-static inline vi pair_sums(vi sum, vw a, vw b) { return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b); }
-
-/* One shuffle within 128-bit lanes of what every lane has loaded: two groups of 64, or four of 32. */
-static inline vf spread_scales(const float *p, int lanes) {
-    double two;
-    __builtin_memcpy(&two, p, sizeof two);
-    if (lanes == 8)
-        return (vf)_mm512_permutevar_ps(_mm512_castpd_ps(_mm512_set1_pd(two)),
-                                        _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
-    return (vf)_mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p)),
-                                    _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
+static inline vi dot_bytes(vi sum, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)u, (__m512i)s); }
+static inline vi nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
+static inline vi spread_dword(const uint8_t *p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return (vi)_mm512_set1_epi32(four);
+}
+static inline void put_digits(vi v, const uint8_t *places, uint8_t *to) {
+    __m512i order = _mm512_maskz_loadu_epi32(0x0fff, places);
+    _mm512_mask_storeu_epi32(to, 0x0fff, _mm512_xor_si512(_mm512_permutexvar_epi8(order, (__m512i)v), _mm512_set1_epi8(-128)));
 }
 
 /* VPERMPS looks at the low 4 bits of an index. */
@@ -134,6 +133,13 @@ static inline byte_table load_table(const uint8_t *p) { return _mm512_loadu_si51
 static inline vb look_up(byte_table table, vb index) { return (vb)_mm512_permutexvar_epi8((__m512i)index, table); }
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
 static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vb choose_bits(uint8_t mask, vb a, vb b) {
+    return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0xe4);
+}
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) {
+    return (vb)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, _mm512_set1_epi8((char)mask), 0x78);
+}
+static inline void next_lanes(vb v[1]) { v[0] = (vb)_mm512_alignr_epi32((__m512i)v[0], (__m512i)v[0], 15); }
 static inline vb add_capped(vb a, vb b) { return (vb)_mm512_adds_epu8((__m512i)a, (__m512i)b); }
 static inline vb min_u8(vb a, vb b) { return (vb)_mm512_min_epu8((__m512i)a, (__m512i)b); }
 static inline vb distance_u8(vb a, vb b) {
@@ -155,6 +161,7 @@ static inline void exchange_halves(vb *a, vb *b) {
 }
 
 #include "backend/cpu/kernels_body.h"
+#include "backend/cpu/trellis_dots_avx512.h"
 
 static bool has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

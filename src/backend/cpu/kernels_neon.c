@@ -131,7 +131,14 @@ typedef uint8x16x4_t byte_table, mix_table;
 static inline byte_table load_table(const uint8_t *p) { return vld1q_u8_x4(p); }
 static inline vb look_up(byte_table table, vb index) { return (vb)vqtbl4q_u8(table, (uint8x16_t)index); }
 static inline mix_table load_mix(const uint8_t *p) { return load_table(p); }
-static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index & 63); }
+static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
+static inline void next_lanes(vb v[4]) {
+    vb last = v[3];
+    for (int i = 3; i > 0; i--) v[i] = (vb)vextq_u8((uint8x16_t)v[i - 1], (uint8x16_t)v[i], 12);
+    v[0] = (vb)vextq_u8((uint8x16_t)last, (uint8x16_t)v[0], 12);
+}
 static inline vb add_capped(vb a, vb b) { return (vb)vqaddq_u8((uint8x16_t)a, (uint8x16_t)b); }
 static inline vb min_u8(vb a, vb b) { return (vb)vminq_u8((uint8x16_t)a, (uint8x16_t)b); }
 static inline vb distance_u8(vb a, vb b) { return (vb)vabdq_u8((uint8x16_t)a, (uint8x16_t)b); }

@@ -114,7 +114,7 @@ static inline vb look_up(byte_table table, vb index) {
     return index;
 }
 static inline mix_table load_mix(const uint8_t *p) { return p; }
-static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index); }
+static inline vb look_up_mix(mix_table table, vb index) { return look_up(table, index & 63); }
 static inline vb add_capped(vb a, vb b) {
     vb sum = a + b;
     return sum | (vb)(sum < a);
@@ -126,6 +126,16 @@ static inline vb min_u8(vb a, vb b) {
 static inline vb distance_u8(vb a, vb b) {
     vb less = (vb)(a < b);
     return ((a - b) ^ less) - less;
+}
+static inline vb choose_bits(uint8_t mask, vb a, vb b) { return (a & mask) | (b & (uint8_t)~mask); }
+static inline vb exclusive_or_bits(vb a, vb b, uint8_t mask) { return a ^ (b & mask); }
+static inline void next_lanes(vb v[4]) {
+    uint8_t bytes[64], last[4];
+    memcpy(bytes, v, 64);
+    memcpy(last, bytes + 60, 4);
+    memmove(bytes + 4, bytes, 60);
+    memcpy(bytes, last, 4);
+    memcpy(v, bytes, 64);
 }
 
 /* ---- and for codes of pairs */

@@ -93,14 +93,18 @@ static inline __attribute__((always_inline)) void fetch_line(page_pass_state *s)
     if (s->fetch > s->fetch_last) s->fetch = s->fetch_last;
 }
 
-static inline __attribute__((always_inline)) void add_codes(page_pass_state *s, int v, __m512i table, __m512i first,
-                                                            __m512i second, const int n_q) {
-    first = _mm512_permutexvar_epi8(first, table);
-    second = _mm512_permutexvar_epi8(second, table);
+/* Levels of vector v, for the high bytes; kept for the low ones. */
+static inline __attribute__((always_inline)) void add_levels(page_pass_state *s, int v, __m512i first, __m512i second,
+                                                             const int n_q) {
     _mm512_store_si512(s->levels + 128 * v, first);
     _mm512_store_si512(s->levels + 128 * v + 64, second);
     add_vectors(&s->sums, first, second, s->q + 4 * v, n_q);
     if (v % 2) fetch_line(s);
+}
+
+static inline __attribute__((always_inline)) void add_codes(page_pass_state *s, int v, __m512i table, __m512i first,
+                                                            __m512i second, const int n_q) {
+    add_levels(s, v, _mm512_permutexvar_epi8(first, table), _mm512_permutexvar_epi8(second, table), n_q);
 }
 
 /* A low and a high plane of each tile; mask ? low : high. */
@@ -154,8 +158,34 @@ static inline __attribute__((always_inline)) void add_group4(page_pass_state *s,
     }
 }
 
-/* Two tiles of n_vectors (a multiple of 4).  The 128 of every level is taken off with the queries' sums; sums wrap modulo
- * 2^32 on the way and are exact at the end: |result| < 2^31 for up to 512 places. */
+static inline __attribute__((always_inline)) void clear_sums(page_sums *sum, const int n_q) {
+    UNROLL for (int i = 0; i < n_q; i++) sum->first[i] = sum->second[i] = _mm512_setzero_si512();
+}
+
+/* The sums of two tiles have the high bytes: the low ones, of levels that stand `step` bytes apart.  The 128 of every level is
+ * taken off with the queries' sums; sums wrap modulo 2^32 on the way and are exact at the end: |result| < 2^31 for up to 512
+ * places. */
+static inline __attribute__((always_inline)) void add_low_bytes(page_pass_state *s, const uint8_t *first,
+                                                                const uint8_t *second, int step, int n_vectors,
+                                                                const int8_t *low, const int32_t *sums, int32_t *dots1,
+                                                                int32_t *dots2, const int n_q) {
+    page_sums *sum = &s->sums;
+    UNROLL for (int i = 0; i < n_q; i++) {
+        __m512i offset = _mm512_set1_epi32((int32_t)((uint32_t)sums[i] * 128u));
+        sum->first[i] = _mm512_sub_epi32(_mm512_slli_epi32(sum->first[i], 8), offset);
+        sum->second[i] = _mm512_sub_epi32(_mm512_slli_epi32(sum->second[i], 8), offset);
+    }
+    for (int v = 0; v < n_vectors; v++) {
+        fetch_line(s);
+        add_vectors(sum, _mm512_loadu_si512(first + step * v), _mm512_loadu_si512(second + step * v), low + 4 * v, n_q);
+    }
+    UNROLL for (int i = 0; i < n_q; i++) {
+        _mm512_storeu_si512(dots1 + 16 * i, sum->first[i]);
+        _mm512_storeu_si512(dots2 + 16 * i, sum->second[i]);
+    }
+}
+
+/* Two tiles of n_vectors (a multiple of 4). */
 static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *tile1, const uint8_t *tile2, int n_vectors,
                                                                 const page_tables *t, uint8_t *levels,
                                                                 const uint8_t *fetch, const uint8_t *fetch_last,
@@ -163,8 +193,7 @@ static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *t
                                                                 const int32_t *sums, int32_t *dots1, int32_t *dots2,
                                                                 const int n_q, const int bits) {
     page_pass_state s = {.q = high, .levels = levels, .fetch = fetch, .fetch_last = fetch_last};
-    page_sums *sum = &s.sums;
-    UNROLL for (int i = 0; i < n_q; i++) sum->first[i] = sum->second[i] = _mm512_setzero_si512();
+    clear_sums(&s.sums, n_q);
     int v = 0;
     if (bits == 3) {
         for (; v + 8 <= n_vectors; v += 8, tile1 += 192, tile2 += 192, s.q += 32, s.levels += 1024)
@@ -175,29 +204,14 @@ static inline __attribute__((always_inline)) void dot_two_tiles(const uint8_t *t
     } else if (bits == 8) {
         for (; v < n_vectors; v++) {
             fetch_line(&s);
-            add_vectors(sum, _mm512_loadu_si512(tile1 + 64 * v), _mm512_loadu_si512(tile2 + 64 * v), high + 4 * v, n_q);
+            add_vectors(&s.sums, _mm512_loadu_si512(tile1 + 64 * v), _mm512_loadu_si512(tile2 + 64 * v), high + 4 * v, n_q);
         }
     } else {
         for (; v < n_vectors; v += 4, tile1 += 32 * bits, tile2 += 32 * bits, s.q += 16, s.levels += 512)
             add_group4(&s, t, tile1, tile2, n_q, bits);
     }
-    UNROLL for (int i = 0; i < n_q; i++) {
-        __m512i offset = _mm512_set1_epi32((int32_t)((uint32_t)sums[i] * 128u));
-        sum->first[i] = _mm512_sub_epi32(_mm512_slli_epi32(sum->first[i], 8), offset);
-        sum->second[i] = _mm512_sub_epi32(_mm512_slli_epi32(sum->second[i], 8), offset);
-    }
-    for (v = 0; v < n_vectors; v++) {
-        fetch_line(&s);
-        if (bits == 8)
-            add_vectors(sum, _mm512_loadu_si512(tile1 + 64 * v), _mm512_loadu_si512(tile2 + 64 * v), low + 4 * v, n_q);
-        else
-            add_vectors(sum, _mm512_load_si512(levels + 128 * v), _mm512_load_si512(levels + 128 * v + 64), low + 4 * v,
-                        n_q);
-    }
-    UNROLL for (int i = 0; i < n_q; i++) {
-        _mm512_storeu_si512(dots1 + 16 * i, sum->first[i]);
-        _mm512_storeu_si512(dots2 + 16 * i, sum->second[i]);
-    }
+    if (bits == 8) add_low_bytes(&s, tile1, tile2, 64, n_vectors, low, sums, dots1, dots2, n_q);
+    else add_low_bytes(&s, levels, levels + 64, 128, n_vectors, low, sums, dots1, dots2, n_q);
 }
 
 static inline __attribute__((always_inline)) void dot_page(const tq_page_codes *side, const tq_int_vectors *q, int first,

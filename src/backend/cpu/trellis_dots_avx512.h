@@ -1,0 +1,175 @@
+/* trellis_dots_avx512.h: page_dots of woven trellis codes (codec/trellis_weave.h), without leaving the registers.  Included by
+ * kernels_avx512.h, last.
+ *
+ * Two tiles at a time, as everywhere (page_dots_avx512.h).  Of keys they are two chains side by side; of values two steps of
+ * the same chains.  A vector of levels costs two look-ups, one merge of what the codes before give with the code's own bits,
+ * and every second time another merge that is the next state. */
+
+/* 3 bits: a group of `strands` (2 or 4) strands of two tiles of keys. */
+static inline __attribute__((always_inline)) void weave_keys3(page_pass_state *s, const weave_tables *t, vb before[2],
+                                                              const uint8_t *group1, const uint8_t *group2,
+                                                              const int strands, const int n_q) {
+    vb last1 = {0}, last2 = {0};
+    if (strands == 4) last1 = weave_strand(group1, 3, 0), last2 = weave_strand(group2, 3, 0);
+    UNROLL for (int i = 0; i < strands; i++) {
+        vb strand1 = i < 3 ? load_b(group1 + 64 * i) : last1, strand2 = i < 3 ? load_b(group2 + 64 * i) : last2;
+        vb level1[2], level2[2];
+        weave_two(t, before[0], strand1, level1, 3);
+        weave_two(t, before[1], strand2, level2, 3);
+        before[0] = strand1, before[1] = strand2;
+        add_levels(s, 2 * i, (__m512i)level1[0], (__m512i)level2[0], n_q);
+        add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
+    }
+}
+
+/* 4 bits: four vectors. */
+static inline __attribute__((always_inline)) void weave_keys4(page_pass_state *s, const weave_tables *t, vb before[2],
+                                                              const uint8_t *tile1, const uint8_t *tile2, const int n_q) {
+    UNROLL for (int i = 0; i < 2; i++) {
+        vb strand1 = load_b(tile1 + 64 * i), strand2 = load_b(tile2 + 64 * i), level1[2], level2[2];
+        weave_two(t, before[0], strand1, level1, 4);
+        weave_two(t, before[1], strand2, level2, 4);
+        before[0] = strand1, before[1] = strand2;
+        add_levels(s, 2 * i, (__m512i)level1[0], (__m512i)level2[0], n_q);
+        add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
+    }
+}
+
+/* 2 bits: the same. */
+static inline __attribute__((always_inline)) void weave_keys2(page_pass_state *s, const weave_tables *t, vb before[2],
+                                                              const uint8_t *tile1, const uint8_t *tile2, const int turn,
+                                                              const int n_q) {
+    vb strand1 = load_b(tile1), strand2 = load_b(tile2), level1[4], level2[4];
+    weave_four(t, before[0], strand1, level1, turn);
+    weave_four(t, before[1], strand2, level2, turn);
+    UNROLL for (int i = 0; i < 4; i++) add_levels(s, i, (__m512i)level1[i], (__m512i)level2[i], n_q);
+    before[0] = weave_last(strand1, turn), before[1] = weave_last(strand2, turn);
+}
+
+static inline __attribute__((always_inline)) void dot_two_key_tiles(page_pass_state *s, const tq_trellis_weave *w,
+                                                                    const weave_tables *t, const uint8_t *tile1,
+                                                                    const uint8_t *tile2, int n_vectors, const int n_q,
+                                                                    const int bits) {
+    vb before[2] = {weave_key_begin(w, tile1, n_vectors, 0, bits), weave_key_begin(w, tile2, n_vectors, 0, bits)};
+    int v = 0;
+    if (bits == 3) {
+        for (; v + 8 <= n_vectors; v += 8, tile1 += 192, tile2 += 192, s->q += 32, s->levels += 1024)
+            weave_keys3(s, t, before, tile1, tile2, 4, n_q);
+        if (v < n_vectors) weave_keys3(s, t, before, tile1, tile2, 2, n_q);
+    } else if (bits == 4) {
+        for (; v < n_vectors; v += 4, tile1 += 128, tile2 += 128, s->q += 16, s->levels += 512)
+            weave_keys4(s, t, before, tile1, tile2, n_q);
+    } else {
+        for (; v < n_vectors; v += 12, tile1 += 192, tile2 += 192) {
+            weave_keys2(s, t, before, tile1, tile2, 0, n_q);
+            s->q += 16, s->levels += 512;
+            if (v + 4 >= n_vectors) break;
+            weave_keys2(s, t, before, tile1 + 64, tile2 + 64, 1, n_q);
+            s->q += 16, s->levels += 512;
+            if (v + 8 >= n_vectors) break;
+            weave_keys2(s, t, before, tile1 + 128, tile2 + 128, 2, n_q);
+            s->q += 16, s->levels += 512;
+        }
+    }
+}
+
+/* Value tiles 2 s and 2 s + 1 at 3 and 4 bits.  now, past: their strands and those before them. */
+static inline __attribute__((always_inline)) void weave_values(page_pass_state *s, const weave_tables *t, const uint8_t *now,
+                                                               const uint8_t *past, const bool first, const int n_q,
+                                                               const int bits) {
+    for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
+        UNROLL for (int i = 0; i < 4; i++) {
+            vb strand = value_strand(now, 0, v + i, 0, bits), before = value_strand(past, 0, v + i, 0, bits), level[2];
+            if (first) next_lanes(&before);
+            weave_two(t, before, strand, level, bits);
+            add_levels(s, i, (__m512i)level[0], (__m512i)level[1], n_q);
+        }
+    }
+}
+
+/* 2 bits: two of the four tiles whose strands are `now`, from number `half` on, the first of them of `turn`; past_turn: of the
+ * strands before.  Turns are no constants here: tables come from L1. */
+static inline __attribute__((always_inline)) void weave_values2(page_pass_state *s, const weave_tables *t, byte_table begin,
+                                                                const uint8_t *now, const uint8_t *past, const bool first,
+                                                                const int half, int turn, int past_turn, const int n_q) {
+    for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
+        UNROLL for (int i = 0; i < 4; i++) {
+            vb level[4], before = weave_last(load_b(past + 64 * (v + i)), past_turn);
+            if (first) {
+                before = look_up(begin, before);
+                next_lanes(&before);
+            }
+            weave_four(t, before, load_b(now + 64 * (v + i)), level, turn);
+            add_levels(s, i, (__m512i)level[half], (__m512i)level[half + 1], n_q);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void dot_two_value_tiles(page_pass_state *s, const tq_trellis_weave *w,
+                                                                      const weave_tables *t, const uint8_t *codes, int tile,
+                                                                      int n_tiles, const int n_q, const int bits) {
+    const int at_once = tq_weave_codes(bits);
+    const size_t bytes = (size_t)(VALUE_TILE * bits / 8 * at_once); /* of the tiles that share strands */
+    int step = tile / at_once, last = n_tiles / at_once - 1;
+    const uint8_t *now = codes + (size_t)step * bytes, *past = codes + (size_t)(step ? step - 1 : last) * bytes;
+    if (bits != 2) {
+        if (step) weave_values(s, t, now, past, false, n_q, bits);
+        else weave_values(s, t, now, past, true, n_q, bits);
+        return;
+    }
+    byte_table begin = load_table(w->begin[(n_tiles - 1) % 3]);
+    int turn = step % 3, past_turn = step ? (step - 1) % 3 : last % 3;
+    if (step && tile % 4) weave_values2(s, t, begin, now, past, false, 2, turn, past_turn, n_q);
+    else if (step) weave_values2(s, t, begin, now, past, false, 0, turn, past_turn, n_q);
+    else if (tile % 4) weave_values2(s, t, begin, now, past, true, 2, turn, past_turn, n_q);
+    else weave_values2(s, t, begin, now, past, true, 0, turn, past_turn, n_q);
+}
+
+static inline __attribute__((always_inline)) void dot_woven_page(const tq_page_codes *side, const tq_int_vectors *q, int first,
+                                                                 int32_t *dots, const int n_q, const int bits) {
+    uint8_t levels[2 * 128 * 64] __attribute__((aligned(64)));
+    weave_tables t = load_weave(side->weave, bits);
+    const int8_t *high = q->high + first * 2 * TQ_INT_STRIDE;
+    size_t share = side->next_bytes / (size_t)side->n_tiles;
+    for (int tile = 0; tile < side->n_tiles; tile += 2) {
+        bool two = tile + 1 < side->n_tiles; /* the last of an odd number goes with itself */
+        const uint8_t *tile1 = side->codes + (size_t)tile * side->tile_bytes, *tile2 = tile1 + (two ? side->tile_bytes : 0);
+        const uint8_t *from = side->next_bytes ? side->next + share * (size_t)tile : side->codes;
+        const uint8_t *last = side->next_bytes ? from + (two ? 2 : 1) * share : from;
+        int32_t *to = dots + tile * TQ_PAGE_QUERIES * 16;
+        page_pass_state s = {.q = high, .levels = levels, .fetch = from, .fetch_last = last};
+        clear_sums(&s.sums, n_q);
+        if (side->values) dot_two_value_tiles(&s, side->weave, &t, side->codes, tile, side->n_tiles, n_q, bits);
+        else dot_two_key_tiles(&s, side->weave, &t, tile1, tile2, side->n_vectors, n_q, bits);
+        add_low_bytes(&s, levels, levels + 64, 128, side->n_vectors, high + TQ_INT_STRIDE, q->sum + first, to,
+                      to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q);
+    }
+}
+
+#define DOT_PAGE(n, b)                                                                                                 \
+    static __attribute__((noinline)) void dot_woven_bits##b##_queries##n(const tq_page_codes *side,                    \
+                                                                         const tq_int_vectors *q, int first,           \
+                                                                         int32_t *dots) {                              \
+        dot_woven_page(side, q, first, dots, n, b);                                                                    \
+    }
+#define DOT_PAGES(b)                                                                                                   \
+    DOT_PAGE(1, b) DOT_PAGE(2, b) DOT_PAGE(3, b) DOT_PAGE(4, b) DOT_PAGE(5, b) DOT_PAGE(6, b) DOT_PAGE(7, b) DOT_PAGE(8, b)
+DOT_PAGES(2)
+DOT_PAGES(3)
+DOT_PAGES(4)
+#define NAMES(b)                                                                                                       \
+    {                                                                                                                  \
+        dot_woven_bits##b##_queries1, dot_woven_bits##b##_queries2, dot_woven_bits##b##_queries3,                      \
+            dot_woven_bits##b##_queries4, dot_woven_bits##b##_queries5, dot_woven_bits##b##_queries6,                  \
+            dot_woven_bits##b##_queries7, dot_woven_bits##b##_queries8                                                 \
+    }
+
+static void woven_dots(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots) {
+    static void (*const all[3][TQ_PAGE_QUERIES])(const tq_page_codes *, const tq_int_vectors *, int, int32_t *) = {
+        NAMES(2), NAMES(3), NAMES(4)};
+    all[side->bits - 2][n_q - 1](side, q, first_q, dots);
+}
+
+#undef DOT_PAGE
+#undef DOT_PAGES
+#undef NAMES
