@@ -259,18 +259,17 @@ static void unpack_trellis_values(const tq_trellis_weave *w, const uint8_t *code
 
 typedef struct chain_search {
     const tq_trellis *t;
-    byte_table levels, costs; /* tq_trellis_search_tables */
+    uint8_t level[TQ_TRELLIS_STATES], cost[64]; /* tq_trellis_search_tables; tables may point to them */
+    byte_table levels, costs;
     mix_table mix;
-    uint8_t level[TQ_TRELLIS_STATES];
     /* Where the cost of a step to code c from the m-th state before group g stands, at [g][c][m]. */
     uint16_t step_at[16 * TQ_TRELLIS_STATES];
 } chain_search;
 
 INLINE void begin_search(const tq_trellis *t, chain_search *s, const int bits) {
     const int n_codes = 1 << bits, high = 6 - bits;
-    uint8_t costs[64];
-    tq_trellis_search_tables(t, s->level, costs);
-    s->t = t, s->levels = load_table(s->level), s->costs = load_table(costs), s->mix = load_mix(t->mix);
+    tq_trellis_search_tables(t, s->level, s->cost);
+    s->t = t, s->levels = load_table(s->level), s->costs = load_table(s->cost), s->mix = load_mix(t->mix);
     uint16_t *at = s->step_at;
     for (int g = 0; g < TQ_TRELLIS_STATES >> bits; g++)
         for (int c = 0; c < n_codes; c++)
