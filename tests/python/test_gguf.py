@@ -229,7 +229,7 @@ def test_bookworm(temporary):
 
 
 def test_named_templates(temporary):
-    """Several templates as the package writes them: which one a conversation takes (transformers: test_transformers.py)."""
+    """Several templates as the package writes them: which one a conversation takes (as transformers: test_directories.py)."""
     config, tensors = models.read_directory(ROOT / "tests" / "goldens" / "qwen2")
     config["vocab_size"] = 8192  # of the tokenizer
     for name in [n for n in tensors if n in ("model.embed_tokens.weight", "lm_head.weight")]:
