@@ -15,7 +15,7 @@ typedef struct names {
 
 static void add(names *all, const char *name) {
     assert_true(all->n < 64 && strlen(name) < 64);
-    strcpy(all->text[all->n++], name);
+    snprintf(all->text[all->n++], sizeof *all->text, "%s", name);
 }
 
 /* "uniform:2..4" -> three names; "minmax:2|4[:GROUP]" -> two, with a group that divides DIM. */
