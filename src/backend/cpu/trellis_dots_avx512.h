@@ -5,34 +5,33 @@
  * the same chains.  A vector of levels costs two look-ups, one merge of what the codes before give with the code's own bits,
  * and every second time another merge that is the next state. */
 
-/* 3 bits: a group of `strands` (2 or 4) strands of two tiles of keys. */
+/* 3 and 4 bits: a strand of each of two tiles of keys, which is two vectors. */
+static inline __attribute__((always_inline)) void weave_key_strands(page_pass_state *s, const weave_tables *t, vb before[2],
+                                                                    vb strand1, vb strand2, const int i, const int n_q,
+                                                                    const int bits) {
+    vb level1[2], level2[2];
+    weave_two(t, before[0], strand1, level1, bits);
+    weave_two(t, before[1], strand2, level2, bits);
+    before[0] = strand1, before[1] = strand2;
+    add_levels(s, 2 * i, (__m512i)level1[0], (__m512i)level2[0], n_q);
+    add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
+}
+
+/* 3 bits: a group of `strands` (2 or 4) strands. */
 static inline __attribute__((always_inline)) void weave_keys3(page_pass_state *s, const weave_tables *t, vb before[2],
                                                               const uint8_t *group1, const uint8_t *group2,
                                                               const int strands, const int n_q) {
     vb last1 = {0}, last2 = {0};
     if (strands == 4) last1 = weave_strand(group1, 3, 0), last2 = weave_strand(group2, 3, 0);
-    UNROLL for (int i = 0; i < strands; i++) {
-        vb strand1 = i < 3 ? load_b(group1 + 64 * i) : last1, strand2 = i < 3 ? load_b(group2 + 64 * i) : last2;
-        vb level1[2], level2[2];
-        weave_two(t, before[0], strand1, level1, 3);
-        weave_two(t, before[1], strand2, level2, 3);
-        before[0] = strand1, before[1] = strand2;
-        add_levels(s, 2 * i, (__m512i)level1[0], (__m512i)level2[0], n_q);
-        add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
-    }
+    UNROLL for (int i = 0; i < strands; i++)
+        weave_key_strands(s, t, before, i < 3 ? load_b(group1 + 64 * i) : last1, i < 3 ? load_b(group2 + 64 * i) : last2, i, n_q, 3);
 }
 
 /* 4 bits: four vectors. */
 static inline __attribute__((always_inline)) void weave_keys4(page_pass_state *s, const weave_tables *t, vb before[2],
                                                               const uint8_t *tile1, const uint8_t *tile2, const int n_q) {
-    UNROLL for (int i = 0; i < 2; i++) {
-        vb strand1 = load_b(tile1 + 64 * i), strand2 = load_b(tile2 + 64 * i), level1[2], level2[2];
-        weave_two(t, before[0], strand1, level1, 4);
-        weave_two(t, before[1], strand2, level2, 4);
-        before[0] = strand1, before[1] = strand2;
-        add_levels(s, 2 * i, (__m512i)level1[0], (__m512i)level2[0], n_q);
-        add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
-    }
+    UNROLL for (int i = 0; i < 2; i++)
+        weave_key_strands(s, t, before, load_b(tile1 + 64 * i), load_b(tile2 + 64 * i), i, n_q, 4);
 }
 
 /* 2 bits: the same. */
