@@ -3,6 +3,7 @@
  *     additional_chat_templates/NAME.jinja     NAME
  *     tokenizer_config.json, if there is no such file: "chat_template", a text, or a list of {name, template} */
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ static tq_status add_file(tq_chat_template_set *set, const char *path, const cha
 static tq_status add_folder(tq_chat_template_set *set, const char *folder, tq_error *err) {
     static const char end[] = ".jinja";
     DIR *entries = opendir(folder);
-    if (!entries) return TQ_OK;
+    if (!entries) return errno == ENOENT ? TQ_OK : tq_fail(err, TQ_IO, "%s: %s", folder, strerror(errno));
     tq_status status = TQ_OK;
     const struct dirent *entry;
     while (status == TQ_OK && (entry = readdir(entries))) {

@@ -43,6 +43,10 @@ def test_templates(temporary):
     broken = directories.make(temporary / "broken", {"chat_template": [{"name": "default"}]})
     found = ask("C", broken, "{}")
     check("tokenizer_config.json: chat_template" in found, f"a list without templates: {found}")
+    unread = directories.make(temporary / "unread", {"chat_template": "{{ 1 }}"})
+    (unread / "additional_chat_templates").write_text("")
+    found = ask("C", unread, "{}")
+    check("additional_chat_templates: Not a directory" in found, f"a folder that cannot be read: {found}")
 
 
 def test_prompts(temporary):
