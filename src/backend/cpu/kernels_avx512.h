@@ -70,6 +70,34 @@ static inline void transpose(vi m[VL]) {
     }
 }
 
+/* Quarters of registers are loaded: lane l of register r is row 4 l + r. */
+static inline __attribute__((always_inline)) void turn_quads(const uint8_t *const rows[VL], size_t at, vi m[4]) {
+    __m512i v[4];
+    for (int r = 0; r < 4; r++) {
+        v[r] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(rows[r] + at)));
+        v[r] = _mm512_inserti32x4(v[r], _mm_loadu_si128((const __m128i *)(const void *)(rows[r + 4] + at)), 1);
+        v[r] = _mm512_inserti32x4(v[r], _mm_loadu_si128((const __m128i *)(const void *)(rows[r + 8] + at)), 2);
+        v[r] = _mm512_inserti32x4(v[r], _mm_loadu_si128((const __m128i *)(const void *)(rows[r + 12] + at)), 3);
+    }
+    __m512i low01 = _mm512_unpacklo_epi32(v[0], v[1]), high01 = _mm512_unpackhi_epi32(v[0], v[1]);
+    __m512i low23 = _mm512_unpacklo_epi32(v[2], v[3]), high23 = _mm512_unpackhi_epi32(v[2], v[3]);
+    m[0] = (vi)_mm512_unpacklo_epi64(low01, low23);
+    m[1] = (vi)_mm512_unpackhi_epi64(low01, low23);
+    m[2] = (vi)_mm512_unpacklo_epi64(high01, high23);
+    m[3] = (vi)_mm512_unpackhi_epi64(high01, high23);
+}
+
+static inline vf halves_to_floats(vi v) { return (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v)); }
+
+/* A register of bytes holds the halves of four blocks of 18 bytes, or of two of 34. */
+static inline __attribute__((always_inline)) vf load_spaced_f16(const uint8_t *p, const int step) {
+    const int some = step == 18 ? 4 : 2;
+    __m512i places = step == 18 ? _mm512_set1_epi64(27ll << 48 | 18ll << 32 | 9 << 16) : _mm512_set1_epi32(17 << 16), halves = _mm512_setzero_si512();
+    for (int i = 0; i < VL; i += some)
+        halves = _mm512_mask_permutexvar_epi16(halves, (__mmask32)((1u << some) - 1) << i, places, _mm512_loadu_si512(p + i * step));
+    return (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+}
+
 /* ---- attention over packed pages */
 
 /* In each quarter: the sums of four registers' four lanes. */

@@ -1,0 +1,170 @@
+/* matmul_bytes_blocks.h: GGUF's blocks as panels of codes.  Part of matmul_bytes.h, for the sets that also define
+ *     turn_quads(rows, at, m)     16 bytes of each of VL rows turn around: m[d], d < 4: dword d of all rows
+ *     halves_to_floats(v)         the f16 in the low word of each lane
+ *     load_spaced_f16(p, step)    VL f16, `step` bytes apart; reads nothing behind the last one's block of `step` bytes
+ *
+ * Codes are unsigned here, and what was taken off them is part of the group's bias: the value is scale * code + bias.  All types
+ * come out in natural order, of nibbles (q4_0, q4_k) or bytes, so that those with groups of one size take the same tokens.  A
+ * block's own order (block_rows.c) is undone while codes are in registers. */
+
+typedef struct block_panel {
+    const uint8_t *rows[VL]; /* at the panel's first block */
+    uint8_t *codes;          /* of one tile */
+    float *scales, *biases;
+} block_panel;
+
+/* Codes of a panel: nibbles, or bytes. */
+static bool block_nibbles(tq_dtype type) { return type == TQ_Q4_0 || type == TQ_Q4_K; }
+
+INLINE void put_dword(const block_panel *p, int at, vi v) { *(vi_unaligned *)(p->codes + at * PANEL_TILES * BYTES) = v; }
+
+INLINE void put_constants(const block_panel *p, int group, vf scale, vf bias) {
+    store(p->scales + group * PANEL_ROWS, scale);
+    store(p->biases + group * PANEL_ROWS, bias);
+}
+
+INLINE vi byte_of(vi dwords, int i) { return (vi)((vu)dwords >> (8 * i)) & 255; }
+
+/* n dwords from `at` on, of which the low nibbles of each `span` are that many quads and the high ones the next: two quads of one
+ * group to a dword. */
+INLINE void put_nibbles(const block_panel *p, int at, const vi *m, const int span, const int n) {
+    for (int d = 0; d < n; d += 2) {
+        int to = at + d / span * span + d % span / 2;
+        put_dword(p, to, (m[d] & 0x0f0f0f0f) | ((vi)((vu)m[d + 1] << 4) & ~0x0f0f0f0f));
+        put_dword(p, to + span / 2, ((vi)((vu)m[d] >> 4) & 0x0f0f0f0f) | (m[d + 1] & ~0x0f0f0f0f));
+    }
+}
+
+/* ---- blocks of 32: one scale, in front */
+
+/* Scales of n <= VL blocks of `step` bytes, and biases offset times as large. */
+INLINE void fill_block_scales(const block_panel *p, int n, const int step, const float offset) {
+    vi m[VL];
+    for (int l = 0; l < VL; l++) {
+        uint8_t last[VL * 34] = {0};
+        if (n < VL) memcpy(last, p->rows[l], (size_t)(n * step));
+        m[l] = (vi)load_spaced_f16(n < VL ? last : p->rows[l], step);
+    }
+    transpose(m);
+    for (int g = 0; g < VL; g++) put_constants(p, g, (vf)m[g], (vf)m[g] * offset);
+}
+
+static __attribute__((noinline)) void fill_q4_0(const block_panel *p, int cols, line_cursor *next) {
+    line_cursor c = *next;
+    fill_block_scales(p, cols / 32, 18, -8.0f);
+    for (int b = 0; b < cols / 32; b++) {
+        vi m[4];
+        fetch_lines(&c, 2 + b % 2);
+        turn_quads(p->rows, (size_t)(18 * b + 2), m);
+        put_nibbles(p, 4 * b, m, 4, 4);
+    }
+    *next = c;
+}
+
+static __attribute__((noinline)) void fill_q8_0(const block_panel *p, int cols, line_cursor *next) {
+    line_cursor c = *next;
+    fill_block_scales(p, cols / 32, 34, -128.0f);
+    for (int b = 0; b < cols / 32; b++)
+        for (int half = 0; half < 2; half++) {
+            vi m[4];
+            fetch_lines(&c, 2 + half);
+            turn_quads(p->rows, (size_t)(34 * b + 2 + 16 * half), m);
+            for (int d = 0; d < 4; d++) put_dword(p, 8 * b + 4 * half + d, m[d] ^ (vi)((vu)(vi){0} + 0x80808080u));
+        }
+    *next = c;
+}
+
+/* ---- blocks of 256 */
+
+/* d, dmin and eight scales and minima of 6 bits. */
+INLINE void fill_k_scales(const block_panel *p, size_t at, int group) {
+    vi m[4];
+    turn_quads(p->rows, at, m);
+    vf d = halves_to_floats(m[0]), dmin = halves_to_floats((vi)((vu)m[0] >> 16));
+    vi scales[2] = {m[1] & 0x3f3f3f3f, (m[3] & 0x0f0f0f0f) | ((vi)((vu)m[1] >> 2) & 0x30303030)};
+    vi minima[2] = {m[2] & 0x3f3f3f3f, ((vi)((vu)m[3] >> 4) & 0x0f0f0f0f) | ((vi)((vu)m[2] >> 2) & 0x30303030)};
+    for (int g = 0; g < 8; g++)
+        put_constants(p, group + g, d * to_float(byte_of(scales[g / 4], g % 4)), -dmin * to_float(byte_of(minima[g / 4], g % 4)));
+}
+
+static __attribute__((noinline)) void fill_q4_k(const block_panel *p, int cols, line_cursor *next) {
+    line_cursor c = *next;
+    for (int b = 0; b < cols / 256; b++) {
+        fill_k_scales(p, (size_t)(144 * b), 8 * b);
+        for (int d = 0; d < 32; d += VL) {
+            vi m[VL];
+            fetch_lines(&c, 5 * VL / 8);
+            turn_dwords(p->rows, (size_t)(144 * b + 16 + 4 * d), m);
+            put_nibbles(p, 32 * b + d, m, 8, VL);
+        }
+    }
+    *next = c;
+}
+
+/* 256 codes of 5 bits: bit g of byte j of the first 32 is the fifth of element j of group g. */
+static __attribute__((noinline)) void fill_q5_k(const block_panel *p, int cols, line_cursor *next) {
+    line_cursor c = *next;
+    for (int b = 0; b < cols / 256; b++) {
+        vi fifth[8];
+        fill_k_scales(p, (size_t)(176 * b), 8 * b);
+        for (int i = 0; i < 2; i++) turn_quads(p->rows, (size_t)(176 * b + 16 + 16 * i), fifth + 4 * i);
+        for (int i = 0; i < 8; i++) { /* two groups share 32 bytes */
+            vi m[4];
+            fetch_lines(&c, 2);
+            turn_quads(p->rows, (size_t)(176 * b + 48 + 16 * i), m);
+            for (int d = 0; d < 4; d++) {
+                int quad = i % 2 * 4 + d;
+                vu bits = (vu)fifth[quad] >> (i / 2 * 2);
+                put_dword(p, 64 * b + i / 2 * 16 + quad, (m[d] & 0x0f0f0f0f) | ((vi)(bits << 4) & 0x10101010));
+                put_dword(p, 64 * b + i / 2 * 16 + 8 + quad, ((vi)((vu)m[d] >> 4) & 0x0f0f0f0f) | ((vi)(bits << 3) & 0x10101010));
+            }
+        }
+    }
+    *next = c;
+}
+
+/* Quads of half a block: 16 dwords of low bits and 8 of high ones are 32. */
+static __attribute__((noinline)) void fill_q6_k(const block_panel *p, int cols, line_cursor *next) {
+    line_cursor c = *next;
+    for (int b = 0; b < cols / 256; b++) {
+        size_t at = (size_t)(210 * b);
+        vi scales[4], last[4];
+        turn_quads(p->rows, at + 192, scales);
+        turn_quads(p->rows, at + 194, last); /* the block's last 16 bytes: d is the last two */
+        vf d = halves_to_floats((vi)((vu)last[3] >> 16));
+        for (int g = 0; g < 16; g++) {
+            vf scale = d * to_float((vi)((vu)scales[g / 4] << (24 - 8 * (g % 4))) >> 24);
+            put_constants(p, 16 * b + g, scale, scale * -32.0f);
+        }
+        for (int i = 0; i < 4; i++) { /* 16 high bytes and the 32 low ones that they belong to */
+            vi high[4], low[8];
+            fetch_lines(&c, 5);
+            turn_quads(p->rows, at + (size_t)(128 + 16 * i), high);
+            turn_quads(p->rows, at + (size_t)(i / 2 * 64 + i % 2 * 16), low);
+            turn_quads(p->rows, at + (size_t)(i / 2 * 64 + i % 2 * 16 + 32), low + 4);
+            for (int j = 0; j < 4; j++) { /* 32 columns each */
+                for (int q = 0; q < 4; q++) {
+                    vi four = low[j % 2 * 4 + q] , two = j < 2 ? (vi)((vu)high[q] << (4 - 2 * j)) : (vi)((vu)high[q] >> (2 * j - 4));
+                    if (j >= 2) four = (vi)((vu)four >> 4);
+                    put_dword(p, 64 * b + i / 2 * 32 + j * 8 + i % 2 * 4 + q, (four & 0x0f0f0f0f) | (two & 0x30303030));
+                }
+            }
+        }
+    }
+    *next = c;
+}
+
+/* Tile `tile` of a panel: codes and constants of `cols` columns from col0 on, whole blocks. */
+static void fill_blocks(const tq_matrix *w, const int row_of[VL], int col0, int cols, const code_panel *panel, line_cursor *next, int tile) {
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    size_t at = (size_t)(col0 / tq_dtype_block(w->block_type)) * tq_dtype_bytes(w->block_type);
+    block_panel p = {.codes = panel->codes + tile * BYTES, .scales = panel->scales + tile * VL, .biases = panel->biases + tile * VL};
+    for (int l = 0; l < VL; l++) p.rows[l] = (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + at;
+    switch (w->block_type) {
+    case TQ_Q4_0: fill_q4_0(&p, cols, next); return;
+    case TQ_Q8_0: fill_q8_0(&p, cols, next); return;
+    case TQ_Q4_K: fill_q4_k(&p, cols, next); return;
+    case TQ_Q5_K: fill_q5_k(&p, cols, next); return;
+    default: fill_q6_k(&p, cols, next); return;
+    }
+}
