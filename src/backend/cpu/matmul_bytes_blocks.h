@@ -1,5 +1,6 @@
 /* matmul_bytes_blocks.h: GGUF's blocks as panels of codes.  Part of matmul_bytes.h, for the sets that also define
- *     turn_quads(rows, at, m)     16 bytes of each of VL rows turn around: m[d], d < 4: dword d of all rows
+ *     turn_16(rows, at, m)        16 bytes of each of VL rows turn around: m[d], d < 4: dword d of all rows
+ *     turn_32(rows, at, m)        32 bytes
  *     halves_to_floats(v)         the f16 in the low word of each lane
  *     load_spaced_f16(p, step)    VL f16, `step` bytes apart; reads nothing behind the last one's block of `step` bytes
  *
@@ -55,7 +56,7 @@ static __attribute__((noinline)) void fill_q4_0(const block_panel *p, int cols, 
     for (int b = 0; b < cols / 32; b++) {
         vi m[4];
         fetch_lines(&c, 2 + b % 2);
-        turn_quads(p->rows, (size_t)(18 * b + 2), m);
+        turn_16(p->rows, (size_t)(18 * b + 2), m);
         put_nibbles(p, 4 * b, m, 4, 4);
     }
     *next = c;
@@ -64,13 +65,12 @@ static __attribute__((noinline)) void fill_q4_0(const block_panel *p, int cols, 
 static __attribute__((noinline)) void fill_q8_0(const block_panel *p, int cols, line_cursor *next) {
     line_cursor c = *next;
     fill_block_scales(p, cols / 32, 34, -128.0f);
-    for (int b = 0; b < cols / 32; b++)
-        for (int half = 0; half < 2; half++) {
-            vi m[4];
-            fetch_lines(&c, 2 + half);
-            turn_quads(p->rows, (size_t)(34 * b + 2 + 16 * half), m);
-            for (int d = 0; d < 4; d++) put_dword(p, 8 * b + 4 * half + d, m[d] ^ (vi)((vu)(vi){0} + 0x80808080u));
-        }
+    for (int b = 0; b < cols / 32; b++) {
+        vi m[8];
+        fetch_lines(&c, 5);
+        turn_32(p->rows, (size_t)(34 * b + 2), m);
+        for (int d = 0; d < 8; d++) put_dword(p, 8 * b + d, (vi)((vu)m[d] ^ 0x80808080u));
+    }
     *next = c;
 }
 
@@ -79,7 +79,7 @@ static __attribute__((noinline)) void fill_q8_0(const block_panel *p, int cols, 
 /* d, dmin and eight scales and minima of 6 bits. */
 INLINE void fill_k_scales(const block_panel *p, size_t at, int group) {
     vi m[4];
-    turn_quads(p->rows, at, m);
+    turn_16(p->rows, at, m);
     vf d = halves_to_floats(m[0]), dmin = halves_to_floats((vi)((vu)m[0] >> 16));
     vi scales[2] = {m[1] & 0x3f3f3f3f, (m[3] & 0x0f0f0f0f) | ((vi)((vu)m[1] >> 2) & 0x30303030)};
     vi minima[2] = {m[2] & 0x3f3f3f3f, ((vi)((vu)m[3] >> 4) & 0x0f0f0f0f) | ((vi)((vu)m[2] >> 2) & 0x30303030)};
@@ -107,46 +107,44 @@ static __attribute__((noinline)) void fill_q5_k(const block_panel *p, int cols, 
     for (int b = 0; b < cols / 256; b++) {
         vi fifth[8];
         fill_k_scales(p, (size_t)(176 * b), 8 * b);
-        for (int i = 0; i < 2; i++) turn_quads(p->rows, (size_t)(176 * b + 16 + 16 * i), fifth + 4 * i);
-        for (int i = 0; i < 8; i++) { /* two groups share 32 bytes */
-            vi m[4];
-            fetch_lines(&c, 2);
-            turn_quads(p->rows, (size_t)(176 * b + 48 + 16 * i), m);
-            for (int d = 0; d < 4; d++) {
-                int quad = i % 2 * 4 + d;
-                vu bits = (vu)fifth[quad] >> (i / 2 * 2);
-                put_dword(p, 64 * b + i / 2 * 16 + quad, (m[d] & 0x0f0f0f0f) | ((vi)(bits << 4) & 0x10101010));
-                put_dword(p, 64 * b + i / 2 * 16 + 8 + quad, ((vi)((vu)m[d] >> 4) & 0x0f0f0f0f) | ((vi)(bits << 3) & 0x10101010));
+        turn_32(p->rows, (size_t)(176 * b + 16), fifth);
+        for (int i = 0; i < 4; i++) { /* two groups share 32 bytes */
+            vi m[8];
+            fetch_lines(&c, 3);
+            turn_32(p->rows, (size_t)(176 * b + 48 + 32 * i), m);
+            for (int d = 0; d < 8; d++) {
+                vu bits = (vu)fifth[d] >> (2 * i);
+                put_dword(p, 64 * b + 16 * i + d, (m[d] & 0x0f0f0f0f) | ((vi)(bits << 4) & 0x10101010));
+                put_dword(p, 64 * b + 16 * i + 8 + d, ((vi)((vu)m[d] >> 4) & 0x0f0f0f0f) | ((vi)(bits << 3) & 0x10101010));
             }
         }
     }
     *next = c;
 }
 
-/* Quads of half a block: 16 dwords of low bits and 8 of high ones are 32. */
 static __attribute__((noinline)) void fill_q6_k(const block_panel *p, int cols, line_cursor *next) {
     line_cursor c = *next;
     for (int b = 0; b < cols / 256; b++) {
         size_t at = (size_t)(210 * b);
         vi scales[4], last[4];
-        turn_quads(p->rows, at + 192, scales);
-        turn_quads(p->rows, at + 194, last); /* the block's last 16 bytes: d is the last two */
-        vf d = halves_to_floats((vi)((vu)last[3] >> 16));
+        turn_16(p->rows, at + 192, scales);
+        turn_16(p->rows, at + 194, last); /* the block's last 16 bytes: d is the last two */
+        vf unit = halves_to_floats((vi)((vu)last[3] >> 16));
         for (int g = 0; g < 16; g++) {
-            vf scale = d * to_float((vi)((vu)scales[g / 4] << (24 - 8 * (g % 4))) >> 24);
+            vf scale = unit * to_float((vi)((vu)scales[g / 4] << (24 - 8 * (g % 4))) >> 24);
             put_constants(p, 16 * b + g, scale, scale * -32.0f);
         }
-        for (int i = 0; i < 4; i++) { /* 16 high bytes and the 32 low ones that they belong to */
-            vi high[4], low[8];
-            fetch_lines(&c, 5);
-            turn_quads(p->rows, at + (size_t)(128 + 16 * i), high);
-            turn_quads(p->rows, at + (size_t)(i / 2 * 64 + i % 2 * 16), low);
-            turn_quads(p->rows, at + (size_t)(i / 2 * 64 + i % 2 * 16 + 32), low + 4);
-            for (int j = 0; j < 4; j++) { /* 32 columns each */
-                for (int q = 0; q < 4; q++) {
-                    vi four = low[j % 2 * 4 + q] , two = j < 2 ? (vi)((vu)high[q] << (4 - 2 * j)) : (vi)((vu)high[q] >> (2 * j - 4));
-                    if (j >= 2) four = (vi)((vu)four >> 4);
-                    put_dword(p, 64 * b + i / 2 * 32 + j * 8 + i % 2 * 4 + q, (four & 0x0f0f0f0f) | (two & 0x30303030));
+        for (int half = 0; half < 2; half++) {
+            vi high[8], low[8];
+            turn_32(p->rows, at + (size_t)(128 + 32 * half), high);
+            for (int i = 0; i < 2; i++) { /* columns 32 i on and, in the high halves of the same bytes, 64 + 32 i on */
+                fetch_lines(&c, 5);
+                turn_32(p->rows, at + (size_t)(64 * half + 32 * i), low);
+                for (int d = 0; d < 8; d++) {
+                    vi two = (vi)((vu)high[d] << 4 >> 2 * i);
+                    put_dword(p, 64 * b + 32 * half + 8 * i + d, (low[d] & 0x0f0f0f0f) | (two & 0x30303030));
+                    two = (vi)((vu)high[d] >> 2 * i);
+                    put_dword(p, 64 * b + 32 * half + 8 * i + 16 + d, ((vi)((vu)low[d] >> 4) & 0x0f0f0f0f) | (two & 0x30303030));
                 }
             }
         }
