@@ -273,7 +273,7 @@ INLINE void gemv_affine_block(const tq_matrix *w, int row0, int n_rows, const tq
     for (int i = 0; i < n_rows; i++, row += row_bytes) {
         float biased[GEMV_BLOCK], dots[GEMV_BLOCK];
         if (blocks) {
-            unpack_block_row(w->block_type, row, cols, bytes, scales, biases);
+            block_row_scales(w->block_type, row, cols, scales, biases);
             block_constants(scales, biases, in, t0, stride, products, biased, tokens);
         } else {
             row_constants(w, row0 + i, in, t0, groups, stride, products, biased, tokens);
@@ -281,6 +281,7 @@ INLINE void gemv_affine_block(const tq_matrix *w, int row0, int n_rows, const tq
         if (four_bits) {
             dot_row4(row, cols, wide, token_stride, products, stride, dots, group, tokens);
         } else if (blocks) {
+            block_row_codes(w->block_type, row, cols, bytes);
             dot_row8(bytes, cols, wide, token_stride, products, stride, dots, group, tokens);
         } else {
             if (bits != 8) unpack_bytes(row, bits, cols, bytes);
@@ -345,7 +346,10 @@ static void gemv_integers(const tq_matrix *w, int row0, int n_rows, const tq_mat
     int group = code_group(w), at_a_time = in->n > GEMV_BLOCK ? 4 : n_rows, first = 0;
     bool nibbles = w->kind == TQ_MATRIX_AFFINE && w->bits == 4;
     const gemv_affine_fn *fns = group == 16 ? gemv_sixteens : gemv_affine_fns[nibbles][group / 64]; /* 32, 64, 128 -> 0, 1, 2 */
-    if (in->n == 1 && nibbles && w->cols >= GEMV_LONG) {
+    if (in->n == 1 && word_dots_of(w, true)) {
+        first = n_rows;
+        gemv_block_rows(w, row0, n_rows, in, y, scratch);
+    } else if (in->n == 1 && nibbles && w->cols >= GEMV_LONG) {
         first = n_rows / 2 * 2;
         gemv_long_rows(w, row0, first, in, y, scratch);
     }
