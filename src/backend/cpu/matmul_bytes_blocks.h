@@ -17,6 +17,12 @@ typedef struct block_panel {
 /* Codes of a panel: nibbles, or bytes. */
 static bool block_nibbles(tq_dtype type) { return type == TQ_Q4_0 || type == TQ_Q4_K; }
 
+/* Into L1: rows of blocks lie askew of lines, and Zen 5 gives 5 to 20 % more than into L2.  What a multiplication fetches besides is
+ * a line for every two quads of nibbles, two of bytes: together a little more than there is. */
+INLINE void fetch_near(line_cursor *c, int n) {
+    for (int i = 0; i < n; i++, c->at += c->step) __builtin_prefetch((const void *)c->at, 0, 3);
+}
+
 INLINE void put_dword(const block_panel *p, int at, vi v) { *(vi_unaligned *)(p->codes + at * PANEL_TILES * BYTES) = v; }
 
 INLINE void put_constants(const block_panel *p, int group, vf scale, vf bias) {
@@ -38,14 +44,21 @@ INLINE void put_nibbles(const block_panel *p, int at, const vi *m, const int spa
 
 /* ---- blocks of 32: one scale, in front */
 
+/* Scales of less than VL blocks: behind the last row is no memory. */
+static void load_last_scales(const block_panel *p, int n, const int step, vi m[VL]) {
+    for (int l = 0; l < VL; l++) {
+        uint16_t halves[VL] = {0};
+        for (int g = 0; g < n; g++) memcpy(&halves[g], p->rows[l] + g * step, sizeof *halves);
+        m[l] = (vi)load_f16(halves);
+    }
+}
+
 /* Scales of n <= VL blocks of `step` bytes, and biases offset times as large. */
 INLINE void fill_block_scales(const block_panel *p, int n, const int step, const float offset) {
     vi m[VL];
-    for (int l = 0; l < VL; l++) {
-        uint8_t last[VL * 34] = {0};
-        if (n < VL) memcpy(last, p->rows[l], (size_t)(n * step));
-        m[l] = (vi)load_spaced_f16(n < VL ? last : p->rows[l], step);
-    }
+    if (n < VL) load_last_scales(p, n, step, m);
+    else
+        for (int l = 0; l < VL; l++) m[l] = (vi)load_spaced_f16(p->rows[l], step);
     transpose(m);
     for (int g = 0; g < VL; g++) put_constants(p, g, (vf)m[g], (vf)m[g] * offset);
 }
@@ -55,7 +68,7 @@ static __attribute__((noinline)) void fill_q4_0(const block_panel *p, int cols, 
     fill_block_scales(p, cols / 32, 18, -8.0f);
     for (int b = 0; b < cols / 32; b++) {
         vi m[4];
-        fetch_lines(&c, 2 + b % 2);
+        fetch_near(&c, 2 + b % 2);
         turn_16(p->rows, (size_t)(18 * b + 2), m);
         put_nibbles(p, 4 * b, m, 4, 4);
     }
@@ -67,7 +80,7 @@ static __attribute__((noinline)) void fill_q8_0(const block_panel *p, int cols, 
     fill_block_scales(p, cols / 32, 34, -128.0f);
     for (int b = 0; b < cols / 32; b++) {
         vi m[8];
-        fetch_lines(&c, 5);
+        fetch_near(&c, 5);
         turn_32(p->rows, (size_t)(34 * b + 2), m);
         for (int d = 0; d < 8; d++) put_dword(p, 8 * b + d, (vi)((vu)m[d] ^ 0x80808080u));
     }
@@ -93,7 +106,7 @@ static __attribute__((noinline)) void fill_q4_k(const block_panel *p, int cols, 
         fill_k_scales(p, (size_t)(144 * b), 8 * b);
         for (int d = 0; d < 32; d += VL) {
             vi m[VL];
-            fetch_lines(&c, 5 * VL / 8);
+            fetch_near(&c, 5 * VL / 8);
             turn_dwords(p->rows, (size_t)(144 * b + 16 + 4 * d), m);
             put_nibbles(p, 32 * b + d, m, 8, VL);
         }
@@ -110,7 +123,7 @@ static __attribute__((noinline)) void fill_q5_k(const block_panel *p, int cols, 
         turn_32(p->rows, (size_t)(176 * b + 16), fifth);
         for (int i = 0; i < 4; i++) { /* two groups share 32 bytes */
             vi m[8];
-            fetch_lines(&c, 3);
+            fetch_near(&c, 3);
             turn_32(p->rows, (size_t)(176 * b + 48 + 32 * i), m);
             for (int d = 0; d < 8; d++) {
                 vu bits = (vu)fifth[d] >> (2 * i);
@@ -138,7 +151,7 @@ static __attribute__((noinline)) void fill_q6_k(const block_panel *p, int cols, 
             vi high[8], low[8];
             turn_32(p->rows, at + (size_t)(128 + 32 * half), high);
             for (int i = 0; i < 2; i++) { /* columns 32 i on and, in the high halves of the same bytes, 64 + 32 i on */
-                fetch_lines(&c, 5);
+                fetch_near(&c, 5);
                 turn_32(p->rows, at + (size_t)(64 * half + 32 * i), low);
                 for (int d = 0; d < 8; d++) {
                     vi two = (vi)((vu)high[d] << 4 >> 2 * i);
