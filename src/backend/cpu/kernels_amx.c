@@ -9,7 +9,6 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
-#include "backend/cpu/attend_page_amx.h"
 
 #if defined(__linux__)
 static bool may_use_tiles(void) {
@@ -29,9 +28,12 @@ static bool runs_here(void) {
 }
 
 #include "backend/cpu/matmul_amx.h"
+#include "backend/cpu/panels_amx.h"
+#include "backend/cpu/attend_page_amx.h"
+#include "backend/cpu/attend_many_amx.h"
 
 const tq_kernels tq_kernels_amx = {
-    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
     .woven_dots = woven_dots,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };
