@@ -148,6 +148,7 @@ static tq_key_range range_of(const tq_planar_page *page, int row) {
 }
 
 INLINE void soften_row_tiles(page_state *p, const row_block *b, int i, const bool whole, __m512 *sum, __m512 *most) {
+    page_fetch fetch = p->fetch; /* a local: stores may alias the other */
     __m512 total = _mm512_setzero_ps(), largest = total, unit = _mm512_set1_ps(b->unit[i]), offset = _mm512_set1_ps(b->offset[i]);
     UNROLL for (int t = 0; t < 8; t++) {
         __m512 y = page_score(p, b->dots + 32 * i, t, unit, offset);
@@ -157,8 +158,9 @@ INLINE void soften_row_tiles(page_state *p, const row_block *b, int i, const boo
         e = _mm512_mul_ps(e, _mm512_load_ps(p->factors + 16 * t));
         largest = _mm512_range_ps(e, largest, 11); /* without signs, the larger */
         _mm512_store_ps(p->weights + 128 * i + 16 * t, e);
-        fetch_next(&p->fetch);
+        if (t % 2) fetch_next(&fetch);
     }
+    p->fetch = fetch;
     *sum = total;
     *most = largest;
 }

@@ -9,7 +9,9 @@
  *     keys    rows 2v, 2v + 1: dims 4v and 4v + 2, dims 4v + 1 and 4v + 3, of 16 keys
  *     values  row i < 16: tokens i and i + 16, of 16 dims */
 
-/* Lines of a page to come, one at a time between other work: there are few places for lines that are on their way. */
+/* Lines of a page to come, few at a time between other work: there are few places for lines that are on their way. */
+enum { FETCHED = 4 }; /* with eight vectors */
+
 typedef struct page_fetch {
     const uint8_t *at, *last;
 } page_fetch;
@@ -68,7 +70,6 @@ static void make_tables(const tq_page_codes *side, bool halves, panel_tables *ou
 typedef struct panel {
     uint8_t *to; /* of vector 0 */
     const panel_tables *t;
-    page_fetch *fetch;
     __m512i even[4], odd[4]; /* values' halves of vectors 0 to 3, which wait for 4 to 7 */
 } panel;
 
@@ -95,7 +96,6 @@ INLINE void put_words(panel *p, const int v, __m512i even, __m512i odd, const in
 
 /* Vector v, of which there are places in table `table`. */
 INLINE void put_places(panel *p, const int v, const int table, __m512i places, const int form) {
-    if (v % 2) fetch_next(p->fetch);
     __m512i high = _mm512_permutexvar_epi8(places, p->t->at[table]);
     if (form == LEVEL_BYTES) {
         _mm512_store_si512(p->to + 64 * v, high);
@@ -111,7 +111,6 @@ INLINE __m512i half_of(__m512i levels, const unsigned byte) {
 
 /* Vector v, of which there are levels + 128. */
 INLINE void put_levels(panel *p, const int v, __m512i shifted, const int form) {
-    if (v % 2) fetch_next(p->fetch);
     __m512i levels = _mm512_xor_si512(shifted, _mm512_set1_epi8(-128));
     if (form == LEVEL_BYTES) _mm512_store_si512(p->to + 64 * v, levels);
     else
@@ -137,9 +136,10 @@ INLINE void unpack_four(panel *p, const uint8_t *codes, const int v, const int b
 }
 
 /* A tile. */
-INLINE void unpack_planar(panel *p, const uint8_t *codes, int n_vectors, const int bits, const int form) {
+INLINE void unpack_planar(panel *p, const uint8_t *codes, int n_vectors, page_fetch *f, const int bits, const int form) {
     for (int v = 0; v < n_vectors; v += 8, p->to += 8 * vector_bytes(form), codes += 64 * bits) {
         bool whole = v + 8 <= n_vectors;
+        UNROLL for (int i = 0; i < FETCHED; i++) fetch_next(f);
         if (bits == 3) {
             __m512i low = _mm512_loadu_si512(codes), high = _mm512_loadu_si512(codes + (whole ? 128 : 64));
             put_planes(p, 0, 0, low, _mm512_slli_epi16(high, 2), BITS01, form);
@@ -183,10 +183,11 @@ INLINE vb put_four(panel *p, const int v, const uint8_t *codes, vb before, const
 }
 
 /* A tile of keys. */
-INLINE void unpack_woven_keys(panel *p, const tq_page_codes *side, const uint8_t *codes, const int bits, const int form) {
+INLINE void unpack_woven_keys(panel *p, const tq_page_codes *side, const uint8_t *codes, page_fetch *f, const int bits, const int form) {
     int n = side->n_vectors;
     vb before = weave_key_begin(side->weave, codes, n, 0, bits);
     for (int v = 0; bits == 2 && v < n; v += 12, codes += 192, p->to += 12 * vector_bytes(form)) {
+        UNROLL for (int i = 0; i < FETCHED; i++) fetch_next(f);
         before = put_four(p, 0, codes, before, 0, form);
         if (v + 4 >= n) break;
         before = put_four(p, 4, codes + 64, before, 1, form);
@@ -197,6 +198,7 @@ INLINE void unpack_woven_keys(panel *p, const tq_page_codes *side, const uint8_t
         bool whole = v + 8 <= n;
         UNROLL for (int i = 0; i < 4; i++) {
             if (i == 2 && !whole) break;
+            if (i < FETCHED) fetch_next(f);
             vb strand = bits == 4 ? load_b(codes + 64 * i) : weave_strand(codes, i, 0);
             put_two(p, p, 2 * i, 2 * i + 1, before, strand, bits, form);
             before = strand;
@@ -205,9 +207,10 @@ INLINE void unpack_woven_keys(panel *p, const tq_page_codes *side, const uint8_t
 }
 
 /* The tiles of values that share strands: two of 3 or 4 bits, a panel each. */
-INLINE void unpack_woven_two(panel *p, const uint8_t *now, const uint8_t *past, const bool first, const int bits, const int form) {
+INLINE void unpack_woven_two(panel *p, const uint8_t *now, const uint8_t *past, page_fetch *f, const bool first, const int bits, const int form) {
     for (int v = 0; v < VALUE_VECTORS; v += 8) {
         UNROLL for (int i = 0; i < 8; i++) {
+            if (i < 2 * FETCHED) fetch_next(f);
             vb strand = value_strand(now, 0, v + i, 0, bits), before = value_strand(past, 0, v + i, 0, bits);
             if (first) next_lanes(&before);
             put_two(p, p + 1, i, i, before, strand, bits, form);
@@ -217,11 +220,13 @@ INLINE void unpack_woven_two(panel *p, const uint8_t *now, const uint8_t *past, 
 }
 
 /* Four of 2 bits.  Turns are no constants here: tables come from L1. */
-INLINE void unpack_woven_four(panel *p, const tq_page_codes *side, const uint8_t *now, const uint8_t *past, int step, const int form) {
+INLINE void unpack_woven_four(panel *p, const tq_page_codes *side, const uint8_t *now, const uint8_t *past, page_fetch *f, int step,
+                              const int form) {
     byte_table begin = load_table(side->weave->begin[(side->n_tiles - 1) % 3]);
     int turn = step % 3, past_turn = step ? (step - 1) % 3 : (side->n_tiles / 4 - 1) % 3;
     for (int v = 0; v < VALUE_VECTORS; v += 8) {
         UNROLL for (int i = 0; i < 8; i++) {
+            if (i < 4 * FETCHED) fetch_next(f);
             vb places[4], before = weave_last(load_b(past + 64 * (v + i)), past_turn);
             if (step == 0) {
                 before = look_up(begin, before);
@@ -234,31 +239,39 @@ INLINE void unpack_woven_four(panel *p, const tq_page_codes *side, const uint8_t
     }
 }
 
-INLINE void unpack_woven_values(panel *p, const tq_page_codes *side, int step, const int bits, const int form) {
+INLINE void unpack_woven_values(panel *p, const tq_page_codes *side, page_fetch *f, int step, const int bits, const int form) {
     const size_t bytes = (size_t)(VALUE_TILE * bits / 8 * tq_weave_codes(bits));
     int last = side->n_tiles / tq_weave_codes(bits) - 1;
     const uint8_t *now = side->codes + (size_t)step * bytes, *past = side->codes + (size_t)(step ? step - 1 : last) * bytes;
-    if (bits == 2) unpack_woven_four(p, side, now, past, step, form);
-    else if (step) unpack_woven_two(p, now, past, false, bits, form);
-    else unpack_woven_two(p, now, past, true, bits, form);
+    if (bits == 2) unpack_woven_four(p, side, now, past, f, step, form);
+    else if (step) unpack_woven_two(p, now, past, f, false, bits, form);
+    else unpack_woven_two(p, now, past, f, true, bits, form);
 }
 
 /* ---- tiles of a side.  A function a width and form. */
 
-typedef void unpack_fn(const tq_page_codes *side, int tile, panel *p);
+/* `to`: of the first tile; others of woven values follow panel_bytes apart. */
+typedef void unpack_fn(const tq_page_codes *side, int tile, const panel_tables *t, uint8_t *to, size_t panel_bytes, page_fetch *fetch);
 
+/* What changes is in locals: stores of vectors may alias anything else, and everything would wait for them. */
+#define UNPACK_FUNCTION(name, n_panels, ...)                                                                             \
+    static __attribute__((noinline)) void name(const tq_page_codes *side, int tile, const panel_tables *t, uint8_t *to,   \
+                                               size_t panel_bytes, page_fetch *fetch) {                                   \
+        page_fetch f = *fetch;                                                                                            \
+        panel p[n_panels];                                                                                                \
+        for (int i = 0; i < n_panels; i++) p[i].to = to + (size_t)i * panel_bytes, p[i].t = t;                            \
+        __VA_ARGS__;                                                                                                      \
+        *fetch = f;                                                                                                       \
+    }
 #define UNPACK(bits, form)                                                                                               \
-    static __attribute__((noinline)) void planar##bits##_##form(const tq_page_codes *side, int tile, panel *p) {          \
-        unpack_planar(p, side->codes + (size_t)tile * side->tile_bytes, side->n_vectors, bits, form);                     \
-    }
-#define UNPACK_KEYS(bits, form)                                                                                           \
-    static __attribute__((noinline)) void woven_keys##bits##_##form(const tq_page_codes *side, int tile, panel *p) {      \
-        unpack_woven_keys(p, side, side->codes + (size_t)tile * side->tile_bytes, bits, form);                            \
-    }
-#define UNPACK_VALUES(bits, form)                                                                                         \
-    static __attribute__((noinline)) void woven_values##bits##_##form(const tq_page_codes *side, int tile, panel *p) {    \
-        unpack_woven_values(p, side, tile / tq_weave_codes(bits), bits, form);                                            \
-    }
+    UNPACK_FUNCTION(planar##bits##_##form, 1,                                                                            \
+                    unpack_planar(p, side->codes + (size_t)tile * side->tile_bytes, side->n_vectors, &f, bits, form))
+#define UNPACK_KEYS(bits, form)                                                                                          \
+    UNPACK_FUNCTION(woven_keys##bits##_##form, 1,                                                                        \
+                    unpack_woven_keys(p, side, side->codes + (size_t)tile * side->tile_bytes, &f, bits, form))
+#define UNPACK_VALUES(bits, form)                                                                                        \
+    UNPACK_FUNCTION(woven_values##bits##_##form, (bits == 2 ? 4 : 2),                                                    \
+                    unpack_woven_values(p, side, &f, tile / tq_weave_codes(bits), bits, form))
 UNPACK(2, LEVEL_BYTES) UNPACK(3, LEVEL_BYTES) UNPACK(4, LEVEL_BYTES) UNPACK(8, LEVEL_BYTES)
 UNPACK(2, KEY_HALVES) UNPACK(3, KEY_HALVES) UNPACK(4, KEY_HALVES) UNPACK(8, KEY_HALVES)
 UNPACK(2, VALUE_HALVES) UNPACK(3, VALUE_HALVES) UNPACK(4, VALUE_HALVES) UNPACK(8, VALUE_HALVES)
@@ -283,9 +296,7 @@ static void unpack_tiles(const tq_page_codes *side, const panel_tables *t, int f
     unpack_fn *unpack = side->weave ? woven[side->values][halves][side->bits - 2]
                                     : planar[!halves ? 0 : side->values ? 2 : 1][side->bits == 8 ? 3 : side->bits - 2];
     for (int tile = from; tile < to; tile += at_once) {
-        panel p[4];
-        for (int i = 0; i < at_once; i++) p[i].to = to_panel + (size_t)(tile + i) * panel_bytes, p[i].t = t, p[i].fetch = fetch;
-        unpack(side, tile, p);
+        unpack(side, tile, t, to_panel + (size_t)tile * panel_bytes, panel_bytes, fetch);
         for (size_t at = (size_t)side->n_vectors * (halves ? 128 : 64); at < panel_bytes; at += 64)
             _mm512_store_si512(to_panel + (size_t)tile * panel_bytes + at, _mm512_setzero_si512()); /* keys only: values fill theirs */
     }
