@@ -33,17 +33,20 @@ typedef struct many_rows {
 
 /* ---- products */
 
-/* Both parts of 32 rows, tiles a on, times two tiles of halves. */
+/* Both parts of 32 rows, tiles a on, times two tiles of halves.  Loads stand between products: while the core's other thread is at
+ * work, few tiles are on their way at once, and a row of loads would wait for all products before it. */
 INLINE void multiply_halves(const uint8_t *a, const uint8_t *b, size_t b_tile, bool two) {
     _tile_loadd(6, b, 64);
-    if (two) _tile_loadd(7, b + b_tile, 64);
     _tile_loadd(4, a, 64);
-    _tile_loadd(5, a + 1024, 64);
     _tile_dpbf16ps(0, 4, 6);
-    if (two) _tile_dpbf16ps(1, 4, 7);
+    if (two) {
+        _tile_loadd(7, b + b_tile, 64);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_loadd(5, a + 1024, 64);
     _tile_dpbf16ps(2, 5, 6);
-    if (two) _tile_dpbf16ps(3, 5, 7);
     _tile_loadd(4, a + 2048, 64);
+    if (two) _tile_dpbf16ps(3, 5, 7);
     _tile_loadd(5, a + 3072, 64);
     _tile_dpbf16ps(0, 4, 6);
     if (two) _tile_dpbf16ps(1, 4, 7);
