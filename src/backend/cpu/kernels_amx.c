@@ -9,7 +9,6 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
-#include "backend/cpu/attend_page_amx.h"
 
 #if defined(TQ_EMULATED_TILES) /* by tests/support/emulated_tiles.h, read first where tiles are emulated */
 static bool has_tiles(void) { return true; }
@@ -33,9 +32,12 @@ static bool has_avx512_bf16(void) {
 static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_tiles(); }
 
 #include "backend/cpu/matmul_amx.h"
+#include "backend/cpu/panels_amx.h"
+#include "backend/cpu/attend_page_amx.h"
+#include "backend/cpu/attend_many_amx.h"
 
 const tq_kernels tq_kernels_amx = {
-    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
     .woven_dots = woven_dots,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };
