@@ -59,30 +59,40 @@ INLINE void load_weave(const tq_trellis_weave *w, const int bits, weave_tables *
     for (int i = 0; i < tq_weave_turns(bits); i++) t->levels[i] = load_table(w->levels[i]), t->mix[i] = load_mix(w->mix[i]);
 }
 
-/* The level of the code that stands in the bits of `turn`, after state `before`. */
-INLINE vb weave_level(const weave_tables *t, vb before, vb code, const int turn, const int bits) {
-    return look_up(t->levels[turn], exclusive_or_bits(look_up_mix(t->mix[turn], before), code, tq_weave_mask(bits, turn)));
+/* Where the level of the code that stands in the bits of `turn`, after state `before`, stands in the table of that turn. */
+INLINE vb weave_place(const weave_tables *t, vb before, vb code, const int turn, const int bits) {
+    return exclusive_or_bits(look_up_mix(t->mix[turn], before), code, tq_weave_mask(bits, turn));
 }
 
-/* 3 and 4 bits: a strand of two codes, after the strand `before` -> two vectors.  The strand is the state after them. */
-INLINE void weave_two(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
+/* 3 and 4 bits: a strand of two codes, after the strand `before` -> places of two vectors, in the tables of turns 0 and 1.  The
+ * strand is the state after them. */
+INLINE void weave_two_places(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
     vb first = bits == 4 ? shift_right(strand, 2) : strand;
     vb between = choose_bits(tq_weave_mask(bits, 0), first, before);
-    out[0] = weave_level(t, before, first, 0, bits);
-    out[1] = weave_level(t, between, strand, 1, bits);
+    out[0] = weave_place(t, before, first, 0, bits);
+    out[1] = weave_place(t, between, strand, 1, bits);
+}
+INLINE void weave_two(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
+    weave_two_places(t, before, strand, out, bits);
+    for (int i = 0; i < 2; i++) out[i] = look_up(t->levels[i], out[i]);
 }
 
-/* 2 bits: a strand of four codes, the first of them the code of a t % 3 = turn; its last one brought down; the levels. */
+/* 2 bits: a strand of four codes, the first of them the code of a t % 3 = turn; its last one brought down; places in the tables of
+ * turns turn, turn + 1, turn + 2, turn; the levels. */
 INLINE vb weave_last(vb strand, const int turn) {
     return choose_bits(tq_weave_mask(2, turn), shift_right(strand, 6 - 2 * turn), strand);
 }
-INLINE void weave_four(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
+INLINE void weave_four_places(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
     const int second = (turn + 1) % 3, third = (turn + 2) % 3;
     vb last = weave_last(strand, turn);
-    out[0] = weave_level(t, before, strand, turn, 2);
-    out[1] = weave_level(t, choose_bits(tq_weave_mask(2, turn), strand, before), strand, second, 2);
-    out[2] = weave_level(t, choose_bits(tq_weave_mask(2, third), before, strand), strand, third, 2);
-    out[3] = weave_level(t, strand, last, turn, 2);
+    out[0] = weave_place(t, before, strand, turn, 2);
+    out[1] = weave_place(t, choose_bits(tq_weave_mask(2, turn), strand, before), strand, second, 2);
+    out[2] = weave_place(t, choose_bits(tq_weave_mask(2, third), before, strand), strand, third, 2);
+    out[3] = weave_place(t, strand, last, turn, 2);
+}
+INLINE void weave_four(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
+    weave_four_places(t, before, strand, out, turn);
+    for (int i = 0; i < 4; i++) out[i] = look_up(t->levels[(turn + i) % 3], out[i]);
 }
 
 /* 3 bits: the strand that stands in the top bits of three others. */
