@@ -1,6 +1,5 @@
-/* kernels_blocks.h: rows of GGUF blocks against vectors, and into floats.  A part of kernels_body.h: the same vector
- * extensions, once for each instruction set.  The common types have loops of their own; the others go through
- * tq_block_unpack. */
+/* kernels_blocks.h: rows of GGUF blocks into floats.  A part of kernels_body.h: the same vector extensions, once for each
+ * instruction set.  The common types have loops of their own; the others go through tq_block_unpack. */
 
 #include "backend/cpu/block_rows.h"
 
