@@ -2,13 +2,18 @@
  *
  * Queries and weights are two bf16 numbers each, 16 bits of a value whatever its size; levels are one, exactly (panels_amx.h).  So scores
  * come out of the tiles as floats, what is gathered is added up in them, and a weight needs no second pass against the largest.  The panels
- * take longer to unpack than bytes and are multiplied twice as long, which pays from two blocks of TQ_PAGE_QUERIES rows on.
+ * take longer to unpack than bytes and are multiplied twice as long, which pays from three blocks of TQ_PAGE_QUERIES rows on.
  *
- * The work goes by 32 rows: four tiles of sums stay in registers, 16 KB each of scores and weights in L1.  Tiles are multiplied in long
- * runs, the scores of the rows that come next and then the values of those just softened: a load of a tile waits for every store
- * before it, so turns between tiles and vectors cost more than they overlap. */
+ * The work goes by 32 rows and half a page, which is four tiles of products at a time whose sums stay in registers and 16 KB of scores and
+ * weights.  The vector unit takes as long for the softmax as the tiles for the products of two such units: those that come next and those
+ * that were softened last, a step of eight tile products every few rows. */
 
-enum { MANY_ROWS = TQ_MANY_ROWS, HALVES_TILE = 4096 /* a tile of values, 128 tokens */ };
+enum { MANY_ROWS = TQ_MANY_ROWS, HALF_KEYS = 64, HALVES_TILE = 4096 /* a tile of values, 128 tokens */ };
+
+/* Products of 32 rows with half a page. */
+typedef struct tile_job {
+    int half, unit, buffer, step, n_steps;
+} tile_job;
 
 typedef struct many_rows {
     const tq_planar_page *page;
@@ -18,10 +23,11 @@ typedef struct many_rows {
     int key_steps, value_tiles; /* of 32 dims, of 16 */
     uint8_t *keys, *values;     /* panels */
     uint8_t *queries;           /* (units, key steps, parts, 2) tiles */
-    float *scores;              /* (32, 128) */
-    uint8_t *weights;           /* (4 steps, parts, 2) tiles */
+    float *scores[2];           /* (32, 64) */
+    uint8_t *weights[2];        /* (2 steps, parts, 2) tiles */
     __m512 *sums;               /* of a row */
     float *offsets, *exponents; /* of a row: its product with the centre; what its softmax is relative to */
+    tile_job scoring, gathering;
     float scales[128], factors[128];
 } many_rows;
 
@@ -48,51 +54,76 @@ INLINE void multiply_halves(const uint8_t *a, const uint8_t *b, size_t b_tile, b
     if (two) _tile_dpbf16ps(3, 5, 7);
 }
 
-/* The compiler does not know that tiles are read from memory, and when. */
-INLINE void tiles_barrier(void) { __asm__ volatile("" : : : "memory"); }
+static tile_job scoring_of(const many_rows *m, int half, int unit, int buffer) {
+    return (tile_job){half, unit, buffer, 0, 2 * m->key_steps};
+}
 
-/* Scores of a unit's rows. */
-static void score_unit(const many_rows *m, int unit) {
-    const size_t key_tile = 1024 * (size_t)m->key_steps, stride = PAGE * sizeof(float);
-    tiles_barrier();
-    for (int tile = 0; tile < 8; tile += 2) {
-        const uint8_t *a = m->queries + 4096 * (size_t)(unit * m->key_steps), *b = m->keys + (size_t)tile * key_tile;
-        float *to = m->scores + 16 * tile;
+/* Two tiles of keys, 32 dims; then the next dims. */
+static void score_step(many_rows *m, tile_job *job) {
+    int pair = job->step / m->key_steps, s = job->step % m->key_steps;
+    size_t key_tile = 1024 * (size_t)m->key_steps;
+    if (s == 0) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int s = 0; s < m->key_steps; s++) multiply_halves(a + 4096 * s, b + 1024 * s, key_tile, true);
-        _tile_stored(0, to, stride);
-        _tile_stored(1, to + 16, stride);
-        _tile_stored(2, to + 16 * PAGE, stride);
-        _tile_stored(3, to + 16 * PAGE + 16, stride);
     }
-    tiles_barrier();
+    multiply_halves(m->queries + 4096 * (size_t)(job->unit * m->key_steps + s), m->keys + (size_t)(4 * job->half + 2 * pair) * key_tile + 1024 * (size_t)s,
+                    key_tile, true);
+    if (s + 1 == m->key_steps) {
+        float *to = m->scores[job->buffer] + 32 * pair;
+        _tile_stored(0, to, HALF_KEYS * 4);
+        _tile_stored(1, to + 16, HALF_KEYS * 4);
+        _tile_stored(2, to + 16 * HALF_KEYS, HALF_KEYS * 4);
+        _tile_stored(3, to + 16 * HALF_KEYS + 16, HALF_KEYS * 4);
+    }
+    job->step++;
 }
 
-/* What the weights of a unit's rows gather. */
-static void gather_unit(const many_rows *m, int unit) {
-    const size_t dim = (size_t)m->rows->dim, stride = dim * sizeof(float);
-    tiles_barrier();
-    for (int tile = 0; tile < m->value_tiles; tile += 2) {
-        bool two = tile + 1 < m->value_tiles;
-        float *acc = m->rows->acc + (size_t)(unit * MANY_ROWS) * dim + 16 * tile;
-        _tile_loadd(0, acc, stride);
-        if (two) _tile_loadd(1, acc + 16, stride);
-        _tile_loadd(2, acc + 16 * dim, stride);
-        if (two) _tile_loadd(3, acc + 16 * dim + 16, stride);
-        for (int s = 0; s < 4; s++)
-            multiply_halves(m->weights + 4096 * s, m->values + (size_t)tile * HALVES_TILE + 1024 * s, HALVES_TILE, two);
-        _tile_stored(0, acc, stride);
-        if (two) _tile_stored(1, acc + 16, stride);
-        _tile_stored(2, acc + 16 * dim, stride);
-        if (two) _tile_stored(3, acc + 16 * dim + 16, stride);
-    }
-    tiles_barrier();
+static tile_job gathering_of(const many_rows *m, int half, int unit, int buffer) {
+    return (tile_job){half, unit, buffer, 0, (m->value_tiles + 1) / 2 * 2};
 }
 
-/* ---- softmax */
+/* Two tiles of values, 32 tokens; then the other 32. */
+static void gather_step(many_rows *m, tile_job *job) {
+    int pair = job->step / 2, s = job->step % 2;
+    bool two = 2 * pair + 1 < m->value_tiles;
+    size_t dim = (size_t)m->rows->dim;
+    float *acc = m->rows->acc + (size_t)(job->unit * MANY_ROWS) * dim + 32 * pair;
+    if (s == 0) {
+        _tile_loadd(0, acc, dim * 4);
+        if (two) _tile_loadd(1, acc + 16, dim * 4);
+        _tile_loadd(2, acc + 16 * dim, dim * 4);
+        if (two) _tile_loadd(3, acc + 16 * dim + 16, dim * 4);
+    }
+    multiply_halves(m->weights[job->buffer] + 4096 * s, m->values + (size_t)(2 * pair) * HALVES_TILE + 1024 * (size_t)(2 * job->half + s), HALVES_TILE,
+                    two);
+    if (s == 1) {
+        _tile_stored(0, acc, dim * 4);
+        if (two) _tile_stored(1, acc + 16, dim * 4);
+        _tile_stored(2, acc + 16 * dim, dim * 4);
+        if (two) _tile_stored(3, acc + 16 * dim + 16, dim * 4);
+    }
+    job->step++;
+}
+
+static bool tiles_wait(const many_rows *m) {
+    return m->scoring.step < m->scoring.n_steps || m->gathering.step < m->gathering.n_steps;
+}
+
+/* The compiler does not know that tiles are read from memory, and when. */
+static void run_step(many_rows *m) {
+    __asm__ volatile("" : : : "memory");
+    if (m->scoring.step < m->scoring.n_steps) score_step(m, &m->scoring);
+    else if (m->gathering.step < m->gathering.n_steps) gather_step(m, &m->gathering);
+    __asm__ volatile("" : : : "memory");
+}
+
+static void finish_steps(many_rows *m) {
+    while (tiles_wait(m)) run_step(m);
+}
+
+/* ---- softmax of a row and half a page */
 
 /* Two vectors of 16 floats -> rows of pairs: what bf16 keeps of each, cut off, and of the rest. */
 INLINE void put_parts(__m512 a, __m512 b, uint8_t *to) {
@@ -104,33 +135,39 @@ INLINE void put_parts(__m512 a, __m512 b, uint8_t *to) {
     _mm512_store_si512(to + 2048, choose_words(_mm512_srli_epi32(rest_a, 16), rest_b, 0xffff));
 }
 
-INLINE __m512 many_score(const many_rows *m, int i, int t, __m512 offset, tq_key_range seen, const bool whole) {
-    __m512 y = _mm512_fmadd_ps(_mm512_load_ps(m->scores + i * PAGE + 16 * t), _mm512_load_ps(m->scales + 16 * t), offset);
-    return whole ? y : only_seen(y, t, seen);
+/* Where a row's weights stand; those of the next 32 keys 4096 bytes on. */
+INLINE uint8_t *weights_at(const many_rows *m, int buffer, int row) { return m->weights[buffer] + row / 16 * 1024 + row % 16 * 64; }
+
+INLINE __m512 half_score(const many_rows *m, const float *scores, int half, int t, __m512 offset, tq_key_range seen, const bool whole) {
+    __m512 y = _mm512_fmadd_ps(_mm512_load_ps(scores + 16 * t), _mm512_load_ps(m->scales + HALF_KEYS * half + 16 * t), offset);
+    return whole ? y : only_seen(y, 4 * half + t, seen);
 }
 
-/* Row i of a unit. */
-INLINE __m512 soften_many(const many_rows *m, int i, float shift, tq_key_range seen, const bool whole) {
+INLINE __m512 soften_half(const many_rows *m, int half, int buffer, int row, float shift, tq_key_range seen, const bool whole) {
+    const float *scores = m->scores[buffer] + row * HALF_KEYS, *factors = m->factors + HALF_KEYS * half;
     __m512 offset = _mm512_set1_ps(shift), total = _mm512_setzero_ps();
-    uint8_t *to = m->weights + i / 16 * 1024 + i % 16 * 64;
-    UNROLL for (int t = 0; t < 8; t += 2, to += 4096) {
-        __m512 a = exp2_weights(many_score(m, i, t, offset, seen, whole)), b = exp2_weights(many_score(m, i, t + 1, offset, seen, whole));
+    uint8_t *to = weights_at(m, buffer, row);
+    UNROLL for (int t = 0; t < 4; t += 2) {
+        __m512 a = exp2_weights(half_score(m, scores, half, t, offset, seen, whole));
+        __m512 b = exp2_weights(half_score(m, scores, half, t + 1, offset, seen, whole));
         total = _mm512_add_ps(total, _mm512_add_ps(a, b));
-        put_parts(_mm512_mul_ps(a, _mm512_load_ps(m->factors + 16 * t)), _mm512_mul_ps(b, _mm512_load_ps(m->factors + 16 * t + 16)), to);
+        put_parts(_mm512_mul_ps(a, _mm512_load_ps(factors + 16 * t)), _mm512_mul_ps(b, _mm512_load_ps(factors + 16 * t + 16)), to + 2048 * t);
     }
     return total;
 }
 
-static __attribute__((noinline)) __m512 soften_many_partly(const many_rows *m, int i, float shift, tq_key_range seen) {
-    return soften_many(m, i, shift, seen, false);
+static __attribute__((noinline)) __m512 soften_half_partly(const many_rows *m, int half, int buffer, int row, float shift, tq_key_range seen) {
+    return soften_half(m, half, buffer, row, shift, seen, false);
 }
 
-/* Row `row` of all, row i of its unit, moves to a power of two near its largest score of this page, and what it gathered with it. */
-static __attribute__((noinline)) void raise_many(many_rows *m, int i, int row) {
+/* Row `row` of all moves to a power of two near its largest score of this half, and what it gathered with it. */
+static __attribute__((noinline)) void raise_many(many_rows *m, int half, int buffer, int row) {
     tq_page_rows *rows = m->rows;
+    finish_steps(m); /* what was gathered is all there */
     float before = rows->max[row];
     __m512 tops = _mm512_set1_ps(-INFINITY), offset = _mm512_set1_ps(m->offsets[row]);
-    for (int t = 0; t < 8; t++) tops = _mm512_max_ps(many_score(m, i, t, offset, range_of(m->page, row), false), tops);
+    for (int t = 0; t < 4; t++)
+        tops = _mm512_max_ps(half_score(m, m->scores[buffer] + row % MANY_ROWS * HALF_KEYS, half, t, offset, range_of(m->page, row), false), tops);
     float top = _mm512_reduce_max_ps(tops);
     if (top == -INFINITY) return; /* nothing is seen yet */
     if (!(top < INFINITY)) top = 0; /* the sum will be no number, whatever it is relative to */
@@ -142,22 +179,26 @@ static __attribute__((noinline)) void raise_many(many_rows *m, int i, int row) {
     scale(rows->acc + (size_t)row * (size_t)rows->dim, rows->dim, keep);
 }
 
-/* Scores of 32 rows, or as many as there are, -> weights. */
-static void soften_unit(many_rows *m, int unit) {
+/* 32 rows, or as many as there are, while tiles are multiplied. */
+static void soften_unit(many_rows *m, int half, int unit, int buffer) {
     tq_page_rows *rows = m->rows;
     int first = unit * MANY_ROWS, n = rows->n - first < MANY_ROWS ? rows->n - first : MANY_ROWS;
+    int steps = m->scoring.n_steps + m->gathering.n_steps, due = 0;
     bool whole = m->page->n == 128 && !m->page->seen;
     for (int i = 0; i < n; i++) {
         int row = first + i;
-        if (rows->max[row] == -INFINITY) raise_many(m, i, row);
+        for (due += steps; due >= n; due -= n) run_step(m);
+        if (rows->max[row] == -INFINITY) raise_many(m, half, buffer, row);
         float shift = m->offsets[row] - m->exponents[row];
-        __m512 total = whole ? soften_many(m, i, shift, (tq_key_range){0, 128}, true) : soften_many_partly(m, i, shift, range_of(m->page, row));
+        __m512 total = whole ? soften_half(m, half, buffer, i, shift, (tq_key_range){0, 128}, true)
+                             : soften_half_partly(m, half, buffer, i, shift, range_of(m->page, row));
         if (_mm512_cmp_ps_mask(total, _mm512_set1_ps(0x1p40f), _CMP_GT_OQ)) { /* rare: scores far above all before them */
-            raise_many(m, i, row);
-            total = soften_many_partly(m, i, m->offsets[row] - m->exponents[row], range_of(m->page, row));
+            raise_many(m, half, buffer, row);
+            total = soften_half_partly(m, half, buffer, i, m->offsets[row] - m->exponents[row], range_of(m->page, row));
         }
         m->sums[row] = _mm512_add_ps(m->sums[row], total);
     }
+    finish_steps(m);
 }
 
 /* ---- a run of pages */
@@ -196,6 +237,21 @@ static void begin_many(many_rows *m, const tq_planar_page *page) {
     }
 }
 
+static void unpack_many_keys(many_rows *m, const tq_planar_page *page) {
+    for (int tile = 0; tile < 8; tile++) {
+        unpack_tiles(&page->keys, &m->key_tables, tile, tile + 1, m->keys, 1024 * (size_t)m->key_steps, &m->fetch, true);
+        run_step(m);
+    }
+}
+
+static void unpack_many_values(many_rows *m, const tq_planar_page *page) {
+    int at_once = page->values.weave ? tq_weave_codes(page->values.bits) : 1;
+    for (int tile = 0; tile < m->value_tiles; tile += at_once) {
+        unpack_tiles(&page->values, &m->value_tables, tile, tile + at_once, m->values, HALVES_TILE, &m->fetch, true);
+        run_step(m);
+    }
+}
+
 static void attend_many(const tq_planar_page *pages, int n_pages, tq_page_rows *rows) {
     many_rows m = {.rows = rows, .key_steps = (rows->dim + 31) / 32, .value_tiles = rows->dim / 16};
     size_t dims = ((size_t)rows->dim + 63) / 64 * 64;
@@ -204,26 +260,34 @@ static void attend_many(const tq_planar_page *pages, int n_pages, tq_page_rows *
     m.keys = at, at += 256 * dims;
     m.values = at, at += 256 * dims;
     m.queries = at, at += 4 * (size_t)(units * MANY_ROWS) * dims;
-    m.scores = (float *)(void *)at, at += MANY_ROWS * PAGE * 4;
-    m.weights = memset(at, 0, MANY_ROWS * PAGE * 4), at += MANY_ROWS * PAGE * 4;
+    for (int i = 0; i < 2; i++) {
+        m.scores[i] = (float *)(void *)at, at += MANY_ROWS * HALF_KEYS * 4;
+        m.weights[i] = at, at += MANY_ROWS * HALF_KEYS * 4;
+        memset(m.weights[i], 0, MANY_ROWS * HALF_KEYS * 4);
+    }
     m.sums = (__m512 *)(void *)at, at += 64 * (size_t)(units * MANY_ROWS);
     m.offsets = (float *)(void *)at, m.exponents = m.offsets + units * MANY_ROWS;
     make_tables(&pages->keys, true, &m.key_tables);
     make_tables(&pages->values, true, &m.value_tables);
     prepare_many(&m);
+    int buffer = 0;
     for (int p = 0; p < n_pages; p++) {
-        const tq_planar_page *page = pages + p;
         m.fetch = fetch_of(pages + (p + 1 < n_pages ? p + 1 : p));
-        unpack_tiles(&page->keys, &m.key_tables, 0, 8, m.keys, 1024 * (size_t)m.key_steps, &m.fetch, true);
-        unpack_tiles(&page->values, &m.value_tables, 0, m.value_tiles, m.values, HALVES_TILE, &m.fetch, true);
-        begin_many(&m, page);
-        score_unit(&m, 0);
-        for (int unit = 0; unit < units; unit++) {
-            soften_unit(&m, unit);
-            if (unit + 1 < units) score_unit(&m, unit + 1);
-            gather_unit(&m, unit);
+        unpack_many_keys(&m, pages + p); /* while the last products of the page before are gathered */
+        finish_steps(&m);
+        m.scoring = scoring_of(&m, 0, 0, buffer);
+        unpack_many_values(&m, pages + p);
+        begin_many(&m, pages + p);
+        finish_steps(&m);
+        for (int item = 0; item < 2 * units; item++) {
+            int half = item / units, unit = item % units, next = item + 1;
+            if (next < 2 * units) m.scoring = scoring_of(&m, next / units, next % units, !buffer);
+            soften_unit(&m, half, unit, buffer);
+            m.gathering = gathering_of(&m, half, unit, buffer);
+            buffer = !buffer;
         }
     }
+    finish_steps(&m);
     for (int row = 0; row < rows->n; row++) rows->sum[row] = _mm512_reduce_add_ps(m.sums[row]);
 }
 

@@ -74,11 +74,11 @@ typedef struct tq_page_rows {
 } tq_page_rows;
 
 /* Few rows: levels of both sides in tiles of whole registers, products of keys of two pages and of values of one, weights.  Many:
- * panels of halves, parts of queries, and for TQ_MANY_ROWS rows scores and weights of a page. */
+ * panels of halves, parts of queries, and for two times TQ_MANY_ROWS rows scores and weights of half a page. */
 static inline size_t tq_page_rows_bytes(int n, int dim) {
     size_t dims = ((size_t)dim + 63) / 64 * 64, rows = ((size_t)n + TQ_MANY_ROWS - 1) / TQ_MANY_ROWS * TQ_MANY_ROWS;
     if (n <= TQ_PAGE_QUERIES) return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
-    return 2 * 256 * dims + 4 * rows * dims + 2 * TQ_MANY_ROWS * 128 * sizeof(float) + 72 * rows;
+    return 2 * 256 * dims + 4 * rows * dims + 4 * TQ_MANY_ROWS * 64 * sizeof(float) + 72 * rows;
 }
 
 /* Activations x (n, cols) as the products with a matrix want them.

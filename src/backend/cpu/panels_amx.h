@@ -253,14 +253,13 @@ INLINE void unpack_woven_values(panel *p, const tq_page_codes *side, page_fetch 
 /* `to`: of the first tile; others of woven values follow panel_bytes apart. */
 typedef void unpack_fn(const tq_page_codes *side, int tile, const panel_tables *t, uint8_t *to, size_t panel_bytes, page_fetch *fetch);
 
-/* Everything is in locals: stores of vectors may alias anything else, and all would be read anew after each. */
+/* What changes is in locals: stores of vectors may alias anything else, and everything would wait for them. */
 #define UNPACK_FUNCTION(name, n_panels, ...)                                                                             \
     static __attribute__((noinline)) void name(const tq_page_codes *side, int tile, const panel_tables *t, uint8_t *to,   \
                                                size_t panel_bytes, page_fetch *fetch) {                                   \
         page_fetch f = *fetch;                                                                                            \
-        const panel_tables local = *t;                                                                                    \
         panel p[n_panels];                                                                                                \
-        for (int i = 0; i < n_panels; i++) p[i].to = to + (size_t)i * panel_bytes, p[i].t = &local;                       \
+        for (int i = 0; i < n_panels; i++) p[i].to = to + (size_t)i * panel_bytes, p[i].t = t;                            \
         __VA_ARGS__;                                                                                                      \
         *fetch = f;                                                                                                       \
     }
