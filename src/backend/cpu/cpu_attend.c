@@ -464,7 +464,7 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
                          .scratch = w->page_rows};
     if (at_once) job->kernels->begin_pages(u->rows);
     for (int p = split * job->shape.split_pages; p < last; p++) {
-        const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
+        const uint8_t *page = store->pages[p] + head, *next = p + 1 < job->n_pages ? store->pages[p + 1] + head : NULL;
         int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
         int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
         if (at_once) attend_planar_page(&pass, page, next, pos, n, &rows);
@@ -594,6 +594,6 @@ void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
         lay_out_queries(&job.shape, &at, &w);
         prepare_queries(&job, &u, &w);
     }
-    tq_pool_run(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
+    tq_pool_run_shares(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
     tq_pool_run(c->pool, merge_task, &job, units);
 }
