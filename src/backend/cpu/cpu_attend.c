@@ -178,13 +178,16 @@ static void part_soften(const tq_kernels *k, attn_part *part, int row, int n_q, 
     k->page_weights(scores, cap > 0 ? ones : unit, seen, n_q, factors, w, s);
 }
 
+/* The factor that brings a sum relative to max to a larger top: of one of two parts it is 1. */
+static float factor_to(float max, float top) { return max == top ? 1.0f : expf(max - top); }
+
 /* into += from, one row each, in the same basis.  from is used up. */
 static void part_merge(const tq_kernels *k, attn_part into, attn_part from) {
     if (*from.max == -INFINITY) return;
     float top = *into.max > *from.max ? *into.max : *from.max;
-    float keep = *into.max == -INFINITY ? 0.0f : expf(*into.max - top), bring = expf(*from.max - top);
-    k->scale(into.acc, into.width, keep);
-    k->scale(from.acc, into.width, bring);
+    float keep = *into.max == -INFINITY ? 0.0f : factor_to(*into.max, top), bring = factor_to(*from.max, top);
+    if (keep != 1) k->scale(into.acc, into.width, keep);
+    if (bring != 1) k->scale(from.acc, into.width, bring);
     k->add(into.acc, from.acc, into.width);
     *into.sum = *into.sum * keep + *from.sum * bring;
     *into.max = top;
