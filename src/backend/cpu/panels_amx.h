@@ -50,7 +50,9 @@ INLINE page_tables tables_of_bits(const uint8_t *levels, int bits) {
 
 static void make_tables(const tq_page_codes *side, bool halves, panel_tables *out) {
     uint8_t high[64], low[64];
-    if (side->weave) out->weave = side->bits == 2 ? load_weave(side->weave, 2) : side->bits == 3 ? load_weave(side->weave, 3) : load_weave(side->weave, 4);
+    if (side->weave && side->bits == 2) load_weave(side->weave, 2, &out->weave);
+    if (side->weave && side->bits == 3) load_weave(side->weave, 3, &out->weave);
+    if (side->weave && side->bits == 4) load_weave(side->weave, 4, &out->weave);
     for (int turn = 0; side->weave && turn < tq_weave_turns(side->bits); turn++) {
         if (halves) split_levels(side->weave->levels[turn], high, low);
         out->at[turn] = halves ? _mm512_loadu_si512(high) : _mm512_xor_si512(out->weave.levels[turn], _mm512_set1_epi8(-128));
@@ -211,7 +213,8 @@ INLINE void unpack_woven_two(panel *p, const uint8_t *now, const uint8_t *past, 
     for (int v = 0; v < VALUE_VECTORS; v += 8) {
         UNROLL for (int i = 0; i < 8; i++) {
             if (i < 2 * FETCHED) fetch_next(f);
-            vb strand = value_strand(now, 0, v + i, 0, bits), before = value_strand(past, 0, v + i, 0, bits);
+            const int four = i / 4 * 4;
+            vb strand = value_strand(now, 0, v + four, i % 4, 0, bits), before = value_strand(past, 0, v + four, i % 4, 0, bits);
             if (first) next_lanes(&before);
             put_two(p, p + 1, i, i, before, strand, bits, form);
         }
