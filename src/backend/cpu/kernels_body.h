@@ -341,6 +341,15 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 #include "backend/cpu/matmul_body.h"
 #include "backend/cpu/kernels_layers.h"
 
+/* The same bits for any register (encode.h): one for each width. */
+#if VL == 16
+#define WIDTH_ENCODER tq_encoder_avx512
+#elif VL == 8
+#define WIDTH_ENCODER tq_encoder_avx2
+#else
+#define WIDTH_ENCODER tq_encoder_plain
+#endif
+
 /* The entries of a table, in parts, so that a set may have its own for some. */
 #define MATMUL_KERNELS                                                                                                 \
     .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
@@ -353,6 +362,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
     .gemv = gemv, .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                    \
     .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                          \
     .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int, .trellis_encode = trellis_encode,    \
+    .encoder = &WIDTH_ENCODER,                                                                                         \
     .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu, .sigmoid_mul = sigmoid_mul,                \
     .soft_cap = soft_cap, .delta_step = delta_step
 #define KERNEL_TABLE(set_name, runs)                                                                                   \
