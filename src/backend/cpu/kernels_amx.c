@@ -9,6 +9,7 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
+#include "backend/cpu/kernels_body.h"
 #include "backend/cpu/attend_page_amx.h"
 
 #if defined(__linux__)
@@ -32,6 +33,6 @@ static bool runs_here(void) {
 
 const tq_kernels tq_kernels_amx = {
     .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
-    .woven_dots = woven_dots,
+    .woven_dots = tq_woven_dots_avx512,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

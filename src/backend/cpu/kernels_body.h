@@ -11,8 +11,8 @@
  *     sum_registers(v)            VL registers -> one, lane i the sum of register i's lanes
  *     max_vf(a, b)                the larger, b if one is NaN
  *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
- *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h)
- *     and what kernels_trellis.h, kernels_pairs.h and matmul_body.h ask for
+ *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h); or PAGE_DOTS, page_dots' name elsewhere
+ *     and what kernels_trellis.h, kernels_viterbi.h, kernels_pairs.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
 
@@ -336,6 +336,7 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 
 #include "backend/cpu/kernels_pages.h"
 #include "backend/cpu/kernels_trellis.h"
+#include "backend/cpu/kernels_viterbi.h"
 #include "backend/cpu/kernels_pairs.h"
 
 #include "backend/cpu/matmul_body.h"
@@ -353,10 +354,13 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 /* The entries of a table, in parts, so that a set may have its own for some. */
 #define MATMUL_KERNELS                                                                                                 \
     .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
+#ifndef PAGE_DOTS
+#define PAGE_DOTS page_dots
+#endif
 #define PAGE_KERNELS                                                                                                   \
     .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                        \
     .unpack_pairs = unpack_pairs,                                                                                      \
-    .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
+    .page_dots = PAGE_DOTS, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
     .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values
 #define OTHER_KERNELS                                                                                                  \
     .gemv = gemv, .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                    \
