@@ -11,21 +11,14 @@ typedef struct chain_search {
     uint8_t level[TQ_TRELLIS_STATES], cost[64]; /* tq_trellis_search_tables; tables may point to them */
     byte_table levels, costs;
     mix_table mix;
-    /* Where the cost of a step to code c from the m-th state before group g stands, at [g][c][m]. */
-    uint16_t step_at[16 * TQ_TRELLIS_STATES];
+    /* Where the costs of the steps from a state stand: that to code c is this ^ c * VB, as c are the new state's low bits. */
+    uint16_t step_at[TQ_TRELLIS_STATES];
 } chain_search;
 
-INLINE void begin_search(const tq_trellis *t, chain_search *s, const int bits) {
-    const int n_codes = 1 << bits, high = 6 - bits;
+static void begin_search(const tq_trellis *t, chain_search *s) {
     tq_trellis_search_tables(t, s->level, s->cost);
     s->t = t, s->levels = load_table(s->level), s->costs = load_table(s->cost), s->mix = load_mix(t->mix);
-    uint16_t *at = s->step_at;
-    for (int g = 0; g < TQ_TRELLIS_STATES >> bits; g++)
-        for (int c = 0; c < n_codes; c++)
-            for (int m = 0; m < n_codes; m++) {
-                unsigned before = (unsigned)(m << high | g);
-                *at++ = (uint16_t)((tq_trellis_next(t, before, (unsigned)c) ^ t->mix[before]) * VB);
-            }
+    for (unsigned q = 0; q < TQ_TRELLIS_STATES; q++) s->step_at[q] = (uint16_t)((tq_trellis_next(t, q, 0) ^ t->mix[q]) * VB);
 }
 
 INLINE vb cost_of_step(const chain_search *s, vb sample, vb level) {
@@ -35,22 +28,27 @@ INLINE vb cost_of_step(const chain_search *s, vb sample, vb level) {
 /* Nothing is taken off in the first `start` steps. */
 INLINE void search_steps(const chain_search *s, const uint8_t *samples, int n, int start, vb *costs, vb *least,
                          const int bits) {
-    const int n_codes = 1 << bits, high = 6 - bits;
+    enum { AT_ONCE = VB == 32 ? 4 : 8 }; /* states whose costs grow in registers, of which AVX2 has sixteen */
+    const int n_codes = 1 << bits, high = 6 - bits, at_once = n_codes < AT_ONCE ? n_codes : AT_ONCE;
     vb step[TQ_TRELLIS_STATES];
     const uint8_t *steps = (const uint8_t *)step;
     for (int i = 0; i < n; i++, costs += TQ_TRELLIS_STATES) {
         vb sample = load_b(samples + (size_t)i * TQ_TRELLIS_ROWS), smallest = (vb){0} + 255;
         for (int h = 0; h < TQ_TRELLIS_STATES; h++) step[h] = cost_of_step(s, sample, (vb){0} + s->level[h]);
-        const uint16_t *at = s->step_at;
-        for (int g = 0; g < TQ_TRELLIS_STATES >> bits; g++) {
-            vb from[16];
-            for (int m = 0; m < n_codes; m++) from[m] = costs[m << high | g] - least[i];
-            for (int c = 0; c < n_codes; c++, at += n_codes) {
-                vb best = add_capped(from[0], *(const vb *)(const void *)(steps + at[0]));
-                for (int m = 1; m < n_codes; m++)
-                    best = min_u8(best, add_capped(from[m], *(const vb *)(const void *)(steps + at[m])));
-                costs[TQ_TRELLIS_STATES + (g << bits | c)] = best;
-                smallest = min_u8(smallest, best);
+        for (int first = 0; first < TQ_TRELLIS_STATES; first += at_once) { /* codes of a group */
+            vb best[AT_ONCE];
+            for (int m = 0; m < n_codes; m++) {
+                int before = m << high | first >> bits, code = first & (n_codes - 1);
+                unsigned at = s->step_at[before] ^ (unsigned)(code * VB);
+                vb from = costs[before] - least[i];
+                for (int c = 0; c < at_once; c++) {
+                    vb cost = add_capped(from, *(const vb *)(const void *)(steps + (at ^ (unsigned)(c * VB))));
+                    best[c] = m ? min_u8(best[c], cost) : cost;
+                }
+            }
+            for (int c = 0; c < at_once; c++) {
+                costs[TQ_TRELLIS_STATES + first + c] = best[c];
+                smallest = min_u8(smallest, best[c]);
             }
         }
         least[i + 1] = i + 1 < start ? (vb){0} : smallest;
@@ -61,7 +59,8 @@ INLINE void search_steps(const chain_search *s, const uint8_t *samples, int n, i
 INLINE vb states_before(const chain_search *s, vb sample, int i, vb seam, vb p, const vb *costs, vb least, const int bits) {
     const int n_codes = 1 << bits, high = 6 - bits, n_groups = TQ_TRELLIS_STATES >> bits;
     const uint8_t from_seam = (uint8_t)(bits * i < 6 ? 63 >> bits * i : 0);
-    vb group = shift_right(p, bits) & (uint8_t)(n_groups - 1), at_group[16], best = {0}, before = {0}, none = ~(vb){0};
+    vb group = shift_right(p, bits) & (uint8_t)(n_groups - 1), at_group[16], best = (vb){0} + 255, before = group;
+    if (from_seam) before |= shift_left(seam, bits * i) & (uint8_t)((n_codes - 1) << high); /* the first that may be */
     for (int g = 0; g < n_groups; g++) at_group[g] = (vb)(group == (uint8_t)g);
     vb mixed = p ^ look_up_mix(s->mix, group);
     for (int m = 0; m < n_codes; m++) {
@@ -69,10 +68,9 @@ INLINE vb states_before(const chain_search *s, vb sample, int i, vb seam, vb p, 
         for (int g = 0; g < n_groups; g++) cost |= costs[m << high | g] & at_group[g];
         vb level = look_up(s->levels, mixed ^ s->t->mix[m << high]); /* mix is linear */
         cost = add_capped(cost - least, cost_of_step(s, sample, level));
-        vb better = (vb)(cost < best) | none;
-        if (from_seam) better &= (vb)((shift_right(q, bits * i) & from_seam) == (seam & from_seam));
-        none &= ~better;
-        best = (cost & better) | (best & ~better);
+        if (from_seam) cost |= ~(vb)((shift_right(q, bits * i) & from_seam) == (seam & from_seam)); /* 255 */
+        vb better = (vb)(cost < best);
+        best = min_u8(best, cost);
         before = (q & better) | (before & ~better);
     }
     return before;
@@ -116,11 +114,7 @@ static void trellis_encode(const tq_trellis *t, const int16_t *samples, int n_ro
     uint8_t *bytes = (uint8_t *)(least + n + 1), *levels = bytes + (size_t)n * ROWS;
     chain_search s;
     for (int i = 0; i < n * ROWS; i++) bytes[i] = tq_trellis_byte(t, samples[i]);
-    switch (t->bits) {
-    case 2: begin_search(t, &s, 2); break;
-    case 3: begin_search(t, &s, 3); break;
-    default: begin_search(t, &s, 4);
-    }
+    begin_search(t, &s);
     for (int row = 0; row < n_rows; row += VB) switch (t->bits) {
         case 2: encode_rows(&s, bytes + row, n, costs, least, codes + row, levels + row, 2); break;
         case 3: encode_rows(&s, bytes + row, n, costs, least, codes + row, levels + row, 3); break;
