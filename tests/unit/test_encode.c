@@ -15,7 +15,7 @@ static void fill_row(float *x, int dim, int row, tq_rng *rng) {
 }
 
 static tq_codec *codec_of(int bits, int dim) {
-    char name[8];
+    char name[16];
     tq_codec *codec;
     snprintf(name, sizeof name, "tcq%d", bits);
     OK(tq_codec_new(name, dim, 5, &codec, &e));
