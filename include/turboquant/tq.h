@@ -37,7 +37,7 @@ TQ_API void tq_free(void *pointer); /* NULL is fine */
 
 typedef struct tq_model_params {
     int n_threads;       /* 0: one a usable processor (affinity and cgroup quota are honoured) */
-    const char *kernels; /* scalar, avx2, avx512, neon; NULL: TQ_KERNELS, else the best that runs here */
+    const char *kernels; /* scalar, avx2, avx512, amx, neon, neon-dotprod; NULL: TQ_KERNELS, else the best that runs here */
     void (*progress)(void *ctx, double fraction); /* 0..1 while loading; may be NULL */
     void *progress_ctx;
     int64_t memory_limit; /* bytes that the model and a session of it may take; 0: what the system can give when a session is

@@ -92,7 +92,7 @@ typedef struct tq_cache_params {
     const float *sink_logits; /* (n_layers, n_heads): learned sinks, a score in every softmax of a head that brings no
                                * value; NULL: none.  Both arrays are copied. */
     int n_threads;       /* 0: one a usable processor */
-    const char *kernels; /* instruction set: scalar, avx2, avx512, neon; NULL: the best that runs here */
+    const char *kernels; /* scalar, avx2, avx512, amx, neon, neon-dotprod; NULL: the best that runs here */
 } tq_cache_params;
 
 TQ_API tq_cache_params tq_cache_params_default(void);

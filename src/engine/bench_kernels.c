@@ -27,6 +27,7 @@ typedef struct bench_case {
     float *x, *y, *scratch;
     uint8_t *data;
     int n, bits, stride; /* stride: rows of w from one call's block to the next */
+    tq_trellis_weave weave; /* of pages with trellis codes */
 } bench_case;
 
 static double seconds(void) {
@@ -130,9 +131,11 @@ enum {
     STEPS_AT = SUMS_AT + 4 * 64,
     QUERIES_AT = STEPS_AT + 8192,
     WEIGHTS_AT = QUERIES_AT + MANY * (TQ_INT_STRIDE + 2),
-    ROWS_AT = WEIGHTS_AT + TQ_PAGE_QUERIES * (TQ_INT_STRIDE + 2),
-    SCRATCH_FLOATS = ROWS_AT + 16384
+    UNPACKED_AT = (WEIGHTS_AT + TQ_PAGE_QUERIES * (TQ_INT_STRIDE + 2) + 15) / 16 * 16,
+    ROWS_AT = UNPACKED_AT + 2 * ROWS * HEAD / 4,
+    SCRATCH_FLOATS = ROWS_AT + 49152
 };
+enum { RUN = 16 }; /* pages that a thread takes at a time */
 
 static tq_int_vectors int_vectors_in(float *at, int n) {
     int8_t *bytes = (int8_t *)at;
@@ -144,7 +147,7 @@ static tq_int_vectors int_vectors_in(float *at, int n) {
 static tq_page_codes page_codes_of(const bench_case *c, int dim) {
     size_t bytes = (size_t)dim * ROWS * (size_t)c->bits / 8 / (ROWS / 16);
     return (tq_page_codes){.codes = c->data, .levels = c->data + 65536, .bits = c->bits, .n_tiles = ROWS / 16,
-                           .n_vectors = dim / 4, .tile_bytes = bytes};
+                           .n_vectors = dim / 4, .tile_bytes = bytes, .weave = c->weave.trellis ? &c->weave : NULL};
 }
 
 /* c->n is the width. */
@@ -159,9 +162,27 @@ static void run_page_dots(const tq_kernels *k, const bench_case *c, float *out) 
         for (int i = 0; i < GROUP * 16; i++) out[t * GROUP * 16 + i] = (float)dots[t * TQ_PAGE_QUERIES * 16 + i];
 }
 
+/* Woven codes of a side -> levels, where the table has no products of such codes or there are too many rows for them. */
+static tq_page_codes readable(const tq_kernels *k, const tq_page_codes *side, int n_rows, uint8_t *to) {
+    tq_page_codes c = *side;
+    if (!side->weave || (k->woven_dots && n_rows <= TQ_PAGE_QUERIES)) return c;
+    c.weave = NULL, c.codes = to, c.bits = 8, c.tile_bytes = 64 * (size_t)c.n_vectors;
+    if (side->values) k->unpack_trellis_values(side->weave, side->codes, side->n_tiles, to);
+    for (int t = 0; !side->values && t < side->n_tiles; t++)
+        k->unpack_trellis_keys(side->weave, side->codes + (size_t)t * side->tile_bytes, side->n_vectors, to + (size_t)t * c.tile_bytes);
+    return c;
+}
+
+static void dots_of(const tq_kernels *k, const tq_page_codes *side, const tq_int_vectors *q, int first, int n, int32_t *dots) {
+    if (side->weave) k->woven_dots(side, q, first, n, dots);
+    else k->page_dots(side, q, first, n, dots);
+}
+
 /* Eight rows at a time, step by step. */
 static void run_page_steps(const tq_kernels *k, const bench_case *c, const tq_planar_page *page, const tq_key_range *seen,
                            const tq_page_rows *rows) {
+    uint8_t *unpacked = (uint8_t *)(c->scratch + UNPACKED_AT);
+    tq_page_codes keys = readable(k, &page->keys, rows->n, unpacked), values = readable(k, &page->values, rows->n, unpacked + ROWS * c->n);
     float *scores = c->scratch + STEPS_AT, *factors = scores + TQ_PAGE_QUERIES * ROWS, offsets[TQ_PAGE_QUERIES], unit[TQ_PAGE_QUERIES];
     int32_t *dots = (int32_t *)(void *)(factors + ROWS);
     tq_int_vectors w = int_vectors_in(c->scratch + WEIGHTS_AT, TQ_PAGE_QUERIES);
@@ -170,19 +191,19 @@ static void run_page_steps(const tq_kernels *k, const bench_case *c, const tq_pl
         n = rows->n - row < TQ_PAGE_QUERIES ? rows->n - row : TQ_PAGE_QUERIES;
         for (int i = 0; i < n; i++) unit[i] = rows->q_int.step[row + i] / 127;
         k->page_offsets(page->centre, c->n, rows->q + row * c->n, c->n, unit, n, offsets);
-        k->page_dots(&page->keys, &rows->q_int, row, n, dots);
+        dots_of(k, &keys, &rows->q_int, row, n, dots);
         k->page_scores(dots, page->key_scales, offsets, n, page->keys.n_tiles, scores);
         tq_page_softmax soft = {.max = rows->max + row, .sum = rows->sum + row};
         k->page_weights(scores, unit, seen, n, factors, &w, &soft);
-        k->page_dots(&page->values, &w, 0, n, dots);
+        dots_of(k, &values, &w, 0, n, dots);
         k->page_values(dots, w.step, &soft, n, page->values.n_tiles, rows->acc + row * c->n, c->n);
     }
 }
 
-/* All that a page of c->n coordinates costs; out: what was gathered. */
-static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
+/* All that a page of c->n coordinates costs; out: what was gathered.  Tables that take runs of pages are given a run of the same one. */
+static void run_pages(const tq_kernels *k, const bench_case *c, int n_pages, float *out) {
     int n = (int)(c->n_out / (size_t)c->n);
-    tq_page_rows rows = {.n = n, .q = c->x, .q_int = int_vectors_in(c->scratch + QUERIES_AT, MANY), .acc = c->scratch,
+    tq_page_rows rows = {.n = n, .dim = c->n, .q = c->x, .q_int = int_vectors_in(c->scratch + QUERIES_AT, MANY), .acc = c->scratch,
                          .max = c->scratch + SUMS_AT, .sum = c->scratch + SUMS_AT + 64, .scratch = c->scratch + ROWS_AT};
     tq_key_range seen[MANY];
     for (int i = 0; i < n; i++) {
@@ -193,20 +214,27 @@ static void run_page(const tq_kernels *k, const bench_case *c, float *out) {
     if (out) memset(rows.acc, 0, c->n_out * sizeof *rows.acc);
     const uint16_t *scales = (const uint16_t *)(const void *)(c->data + 32768);
     tq_planar_page page = {.keys = page_codes_of(c, c->n), .values = page_codes_of(c, c->n), .key_scales = scales,
-                           .centre = scales + 2 * ROWS, .value_scales = scales + ROWS, .dim = c->n, .n = ROWS};
-    if (!out) rows.ready = page.keys.next = page.keys.codes, page.keys.next_bytes = 64; /* every page follows itself */
+                           .centre = scales + 2 * ROWS, .value_scales = scales + ROWS, .dim = c->n, .n = ROWS, .block = c->data};
     page.values.codes = page.keys.codes + (size_t)page.keys.n_tiles * page.keys.tile_bytes;
-    page.values.n_vectors = ROWS / 4, page.values.n_tiles = c->n / 16;
+    page.values.n_vectors = ROWS / 4, page.values.n_tiles = c->n / 16, page.values.values = true;
     page.values.tile_bytes = page.keys.tile_bytes * (size_t)page.keys.n_tiles / (size_t)page.values.n_tiles;
-    if (!k->attend_page) {
-        run_page_steps(k, c, &page, seen, &rows);
+    page.block_bytes = 2 * page.keys.tile_bytes * (size_t)page.keys.n_tiles;
+    if (!k->attend_pages) {
+        for (int i = 0; i < n_pages; i++) run_page_steps(k, c, &page, seen, &rows);
     } else {
-        if (out) k->begin_pages(n); /* else: repeat */
-        k->attend_page(&page, seen, &rows);
-        if (out) k->end_pages();
+        tq_planar_page run[RUN];
+        for (int i = 0; i < n_pages; i++) run[i] = page;
+        k->begin_pages(&rows);
+        k->attend_pages(run, n_pages, &rows);
+        k->end_pages(&rows);
     }
     for (size_t i = 0; out && i < c->n_out; i++) out[i] = rows.acc[i] / rows.sum[i / (size_t)c->n];
 }
+
+static void run_page(const tq_kernels *k, const bench_case *c, float *out) { run_pages(k, c, out ? 1 : RUN, out); }
+static void run_woven_page(const tq_kernels *k, const bench_case *c, float *out) { run_page(k, c, out); } /* its codes are a trellis' */
+
+static int calls_in(const bench_case *c) { return c->run == run_page || c->run == run_woven_page ? RUN : 1; }
 
 static const struct {
     const char *name, *shape;
@@ -230,9 +258,12 @@ static const struct {
     {"page", "2 bits, 7 queries, 128 keys and values of 64", run_page, 64, 2, GROUP * 64, 2e-4, 64 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "3 bits, 7 queries, 128 keys and values of 64", run_page, 64, 3, GROUP * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "4 bits, 7 queries, 128 keys and values of 64", run_page, 64, 4, GROUP * 64, 2e-4, 64 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 64},
+    {"page", "trellis of 3 bits, 7 queries, 128 keys and values of 64", run_woven_page, 64, 3, GROUP * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "3 bits, 56 queries, 128 keys and values of 64", run_page, 64, 3, MANY * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
+    {"page", "trellis of 3 bits, 56 queries, 128 keys and values of 64", run_woven_page, 64, 3, MANY * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
     {"page", "2 bits, 7 queries, 128 keys and values of 128", run_page, 128, 2, GROUP * 128, 2e-4, 128 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "3 bits, 7 queries, 128 keys and values of 128", run_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
+    {"page", "trellis of 3 bits, 7 queries, 128 keys and values of 128", run_woven_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "4 bits, 7 queries, 128 keys and values of 128", run_page, 128, 4, GROUP * 128, 2e-4, 128 * ROWS * 4 / 4, 4.0 * GROUP * ROWS * 128},
 };
 
@@ -243,6 +274,7 @@ static bool make_small(bench_case *c, size_t which, tq_rng *rng) {
                       .tolerance = small_cases[which].tolerance, .bytes = small_cases[which].bytes,
                       .flops = small_cases[which].flops};
     snprintf(c->shape, sizeof c->shape, "%s", small_cases[which].shape);
+    if (c->run == run_woven_page) tq_trellis_weave_make(tq_trellis_of(c->bits), &c->weave);
     c->data = aligned_alloc(64, DATA + 256);
     c->x = aligned_alloc(64, FLOATS * sizeof *c->x);
     c->y = aligned_alloc(64, FLOATS * sizeof *c->y);
@@ -303,12 +335,8 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* As a thread works: what pages want is set up once for many of them. */
 static void repeat(const tq_kernels *k, const bench_case *c, int calls) {
-    bool pages = c->run == run_page && k->attend_page;
-    if (pages) k->begin_pages((int)(c->n_out / (size_t)c->n));
     for (int i = 0; i < calls; i++) c->run(k, c, NULL);
-    if (pages) k->end_pages();
 }
 
 /* Calls that take about `seconds` together. */
@@ -340,7 +368,7 @@ static tq_status measure(const bench_case *c, const bench_tables *tables, const 
         for (int t = 0; t < tables->n; t++) {
             double start = seconds();
             repeat(tables->at[t], c, calls[t]);
-            times[t * REPEATS_CAP + r] = (seconds() - start) / calls[t];
+            times[t * REPEATS_CAP + r] = (seconds() - start) / calls[t] / calls_in(c);
         }
     for (int t = 0; status == TQ_OK && t < tables->n; t++) {
         double *x = times + t * REPEATS_CAP, median;

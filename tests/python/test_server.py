@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -965,6 +966,32 @@ def terminating_has_a_deadline():
             equal((e.status_code, e.code), (503, "shutting_down"))
         equal(s.process.wait(60), 0)  # 30,000 tokens take longer
         assert b"cancelled what was not finished after 1 s" in s.text(), s.text()
+
+
+def terminating_twice_ends_at_once():
+    """A second signal cancels what runs, whichever signal it is, and waits a second for a client that takes nothing."""
+    for second, clients in ((signal.SIGTERM, 2), (signal.SIGINT, 1)):
+        with Server(TQ, "--shutdown-timeout", "600") as s, socket.socket() as silent:
+            whole = Asked(lambda: make_client(s).chat.completions.create(model="x", messages=LONG["messages"], max_tokens=30000, extra_body={"ignore_eos": True}))
+            if clients == 2:
+                body = json.dumps({**CHAT, "max_tokens": 30000, "ignore_eos": True, "stream": True, "logprobs": True, "top_logprobs": 20}).encode()
+                silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                silent.connect(("127.0.0.1", s.port))
+                silent.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            until_running(s, clients)
+            s.process.terminate()
+            s.wait_for(rb"(finishing what runs)", bytes)
+            assert s.process.poll() is None
+            began = time.monotonic()
+            s.process.send_signal(second)
+            equal(s.process.wait(60), 0)
+            assert time.monotonic() - began < 10, "30,000 tokens and --shutdown-timeout take longer"
+            try:
+                whole.result()
+                raise AssertionError("a cancelled answer looked complete")
+            except openai.APIStatusError as e:
+                equal((e.status_code, e.code), (503, "shutting_down"))
+            assert b"again: cancelling what runs" in s.text() and b"all requests are finished" not in s.text(), s.text()
 
 
 def prompts_are_logged_on_request():

@@ -177,7 +177,9 @@ static void scores_come_from_integers_scales_and_centres(void **state) {
 /* ---- weights --------------------------------------------------------------------------------------------------------- */
 
 static int wide_of(const tq_kernels *k, const tq_int_vectors *w, int row, int at) {
-    bool bytes = strcmp(k->name, "avx512") == 0 || strcmp(k->name, "amx") == 0; /* each writes what its page_dots reads */
+    static const char *const of_bytes[] = {"avx512", "amx", "neon-dotprod"}; /* each writes what its page_dots reads */
+    bool bytes = false;
+    for (size_t i = 0; i < sizeof of_bytes / sizeof *of_bytes; i++) bytes |= strcmp(k->name, of_bytes[i]) == 0;
     int split = 256 * w->high[row * 2 * TQ_INT_STRIDE + at] + w->low[row * 2 * TQ_INT_STRIDE + at];
     return bytes ? split : w->wide[row * TQ_INT_STRIDE + at];
 }

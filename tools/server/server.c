@@ -17,7 +17,8 @@ enum {
     KEY_FILE_BYTES_MAX = 65536,
     ARENAS = 2,
     LARGE_BLOCK_BYTES = 256 << 10,
-    LAST_WORDS_SECONDS = 5, /* to send answers and errors, however little of --shutdown-timeout is left */
+    LAST_WORDS_SECONDS = 5,    /* to send answers and errors, however little of --shutdown-timeout is left */
+    HURRIED_WORDS_SECONDS = 1, /* the same after a second signal */
 };
 
 static const http_route routes[] = {
@@ -217,7 +218,7 @@ static int wait_for_end(void) {
     return got;
 }
 
-/* SIGTERM and SIGINT are waited for, by no thread but this; a client that leaves is no reason to die. */
+/* SIGTERM and SIGINT are waited for, by one thread at a time; a client that leaves is no reason to die. */
 static void block_signals(void) {
     sigset_t set;
     sigemptyset(&set);
@@ -227,15 +228,46 @@ static void block_signals(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
+static const char *signal_name(int number) { return number == SIGINT ? "SIGINT" : "SIGTERM"; }
+
+/* The end of a server, and the thread that hears further signals meanwhile. */
+typedef struct ending {
+    server *s;
+    pthread_t thread;
+    atomic_bool hurried, over;
+} ending;
+
+static void *hear_signals(void *ctx) {
+    ending *e = ctx;
+    for (;;) {
+        int got = wait_for_end();
+        if (atomic_load(&e->over)) return NULL;
+        if (atomic_exchange(&e->hurried, true)) continue;
+        log_line("%s again: cancelling what runs", signal_name(got));
+        if (e->s->scheduler) tq_scheduler_drain(e->s->scheduler, 0);
+    }
+}
+
 static void end(server *s, http_server *http) {
+    ending e = {.s = s};
+    bool hears = pthread_create(&e.thread, NULL, hear_signals, &e) == 0; /* if not, it ends all the same */
     double until = clock_seconds() + s->config->shutdown_seconds;
     if (s->scheduler) {
         bool all = tq_scheduler_drain(s->scheduler, s->config->shutdown_seconds);
-        log_line(all ? "all requests are finished" : "cancelled what was not finished after %d s", s->config->shutdown_seconds);
+        if (atomic_load(&e.hurried)) log_line("cancelled what was not finished");
+        else log_line(all ? "all requests are finished" : "cancelled what was not finished after %d s", s->config->shutdown_seconds);
     }
-    double left = until - clock_seconds();
-    if (!http_server_drain(http, left > LAST_WORDS_SECONDS ? left : LAST_WORDS_SECONDS)) log_line("some clients did not take their answers");
+    double last_words = clock_seconds() + LAST_WORDS_SECONDS;
+    if (until < last_words) until = last_words;
+    bool answered, was_hurried = false;
+    do {
+        answered = http_server_drain(http, 0.1);
+        if (!was_hurried && atomic_load(&e.hurried)) was_hurried = true, until = clock_seconds() + HURRIED_WORDS_SECONDS;
+    } while (!answered && clock_seconds() < until);
+    if (!answered) log_line("some clients did not take their answers");
     http_server_free(http);
+    atomic_store(&e.over, true);
+    if (hears) pthread_kill(e.thread, SIGTERM), pthread_join(e.thread, NULL);
     tq_scheduler_free(s->scheduler);
     tq_model_free(s->model);
 }
@@ -277,7 +309,7 @@ static int run(server *s, const access_lists *access) {
     }
     pthread_join(loader, NULL);
     if (s->load_code == EXIT_SUCCESS)
-        log_line("%s: finishing what runs, for %d s at most", got == SIGINT ? "SIGINT" : "SIGTERM", s->config->shutdown_seconds);
+        log_line("%s: finishing what runs, for %d s at most", signal_name(got), s->config->shutdown_seconds);
     http_server_quiesce(http);
     end(s, http);
     return s->load_code;

@@ -17,7 +17,7 @@ static const char about[] =
     "\n"
     "Clients use the base URL http://HOST:PORT/v1.  Prompts that begin alike share their cache: --cache-ram says how\n"
     "much of it is kept, and a request may choose its codec with the field \"kv\".  SIGTERM ends the server when what\n"
-    "runs is finished.  docs/server.md has the API, a systemd unit and a proxy for TLS.";
+    "runs is finished, a second one at once.  docs/server.md has the API, a systemd unit and a proxy for TLS.";
 
 typedef struct serve_options {
     server_config config;

@@ -28,7 +28,7 @@ static bool show(void *ctx, int64_t done, int64_t bytes) {
 tq_status hub_progress_pull(const hub_settings *settings, const hub_name *name, const char *revision, char *path, tq_error *err) {
     shown s = {.settings = settings, .name = name};
     hub_watch watch = {.begin = begin, .progress = show, .ctx = &s};
-    fprintf(stderr, "%s: asking %s\n", name->repo, settings->endpoint);
+    if (!settings->offline) fprintf(stderr, "%s: asking %s\n", name->repo, settings->endpoint);
     progress_begin(&s.bar, "pulling");
     interrupt_watch(true);
     tq_status status = hub_pull(settings, name, revision, &watch, path, err);

@@ -226,7 +226,7 @@ void options_add_model(options *o, model_options *model) {
                                 .argument = "NAME",
                                 .type = OPTION_STRING,
                                 .to = &model->kernels,
-                                .help = "scalar, avx2, avx512, amx or neon (default: $TQ_KERNELS, else the best here)"});
+                                .help = "scalar, avx2, avx512, amx, neon or neon-dotprod (default: $TQ_KERNELS, else the best here)"});
     options_add(o, (option_row){.name = "memory",
                                 .argument = "BYTES",
                                 .type = OPTION_STRING,

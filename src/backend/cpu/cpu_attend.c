@@ -13,6 +13,9 @@
 
 enum {
     BLOCK_ROWS = 64,     /* query rows of a unit, if the group is not larger */
+    RUN_BLOCK_ROWS = 256, /* the same where pages are attended to in runs: unpacking a page is work for all of them */
+    RUN_PAGES = 16,      /* pages of a run */
+    SEEN_PAGES = 4,      /* those of a run that rows see in part */
     SPLIT_TOKENS = 4,    /* chunks up to this many tokens split the pages too */
     SPLIT_PAGES = 16,    /* pages of a split */
     EXPAND_ROWS = 16,    /* rows of a row codec expanded at a time */
@@ -47,27 +50,32 @@ static size_t int_rows(int rows) { return (size_t)ceil_div(rows, TQ_PAGE_QUERIES
 
 static size_t int_floats(size_t rows) { return round64(rows * TQ_INT_STRIDE) + 2 * round64(rows); }
 
-static work_shape shape_of(const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
+static bool in_runs(const tq_kernels *k, const tq_codec *key, const tq_codec *value) {
+    return k->attend_pages && key->kind == TQ_CODEC_PLANAR && value->kind == TQ_CODEC_PLANAR;
+}
+
+static work_shape shape_of(const tq_kernels *k, const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
     work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
-    s.block_tokens = BLOCK_ROWS / s.group > 1 ? BLOCK_ROWS / s.group : 1;
-    if (s.block_tokens > n) s.block_tokens = n;
-    s.block_rows = s.group * s.block_tokens;
+    int most = (in_runs(k, key, value) ? RUN_BLOCK_ROWS : BLOCK_ROWS) / s.group;
+    s.n_blocks = ceil_div(n, most > 1 ? most : 1);
+    s.block_tokens = ceil_div(n, s.n_blocks);
     s.n_blocks = ceil_div(n, s.block_tokens);
+    s.block_rows = s.group * s.block_tokens;
     s.split_pages = n <= SPLIT_TOKENS ? SPLIT_PAGES : (n_pages > 0 ? n_pages : 1);
     s.n_splits = ceil_div(n_pages, s.split_pages);
     size_t rows = (size_t)s.block_rows;
-    s.part_floats = round64(rows * (2 + (size_t)s.value_width));
+    s.part_floats = round64((size_t)ceil_div(s.block_rows, TQ_MANY_ROWS) * TQ_MANY_ROWS * (2 + (size_t)s.value_width));
     size_t width = (size_t)(s.key_width > s.value_width ? s.key_width : s.value_width);
     s.query_floats = round64(rows * (size_t)s.key_width) + round64(rows) + int_floats(int_rows(s.block_rows));
     s.worker_floats = s.query_floats
                       + round64(rows * KEY_BLOCK)                            /* scores, then weights */
                       + int_floats(TQ_PAGE_QUERIES)                          /* integers of weights */
-                      + round64(2 * rows)                                    /* what they see */
+                      + round64(2 * SEEN_PAGES * rows)                       /* what they see */
                       + round64(KEY_BLOCK)                                   /* factors of weights */
                       + round64((size_t)dots_count(key->dim))                /* dots */
                       + round64(EXPAND_ROWS * width)                         /* expanded rows */
                       + 2 * round64((size_t)key->dim * TQ_PAGE_TOKENS / sizeof(float)) /* codes of trellises or pairs, unpacked */
-                      + round64(tq_page_rows_bytes(key->dim) / sizeof(float));
+                      + round64(tq_page_rows_bytes(s.block_rows, key->dim) / sizeof(float));
     return s;
 }
 
@@ -108,7 +116,7 @@ static worker_scratch lay_out(const work_shape *s, float *at) {
     lay_out_queries(s, &at, &w);
     w.scores = take(&at, rows * KEY_BLOCK);
     w.w_int = take_int(&at, TQ_PAGE_QUERIES);
-    w.seen = (tq_key_range *)(void *)take(&at, 2 * rows);
+    w.seen = (tq_key_range *)(void *)take(&at, 2 * SEEN_PAGES * rows);
     w.factors = take(&at, KEY_BLOCK);
     w.dots = (int32_t *)(void *)take(&at, (size_t)dots_count(s->dim));
     w.expanded = take(&at, (size_t)(EXPAND_ROWS * width));
@@ -133,9 +141,10 @@ size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const
                            int n_kv_heads, int head_dim, int max_n, int max_tokens) {
     (void)head_dim;
     int max_pages = ceil_div(max_tokens, TQ_PAGE_TOKENS);
+    const tq_kernels *k = ((const tq_cpu_backend *)backend)->kernels;
     size_t parts = 0, workers = 0;
     for (int n = 1; n <= max_n; n++) { /* block sizes depend on n in steps; a few hundred shapes are nothing */
-        work_shape s = shape_of(key, value, n_heads, n_kv_heads, n, max_pages);
+        work_shape s = shape_of(k, key, value, n_heads, n_kv_heads, n, max_pages);
         size_t units = (size_t)n_kv_heads * (size_t)s.n_blocks;
         size_t floats = units * ((size_t)(s.n_splits + 1) * s.part_floats + (s.n_splits > 1 ? s.query_floats : 0));
         if (floats > parts) parts = floats;
@@ -209,20 +218,18 @@ static tq_key_range seen_of(const page_pass *p, int i, int pos, int n) {
 }
 
 /* One side of a page as page_dots takes it: codes of a trellis and of pairs unpacked first, once for all queries.  As woven_dots
- * takes it, where one block of queries is all there is: weave is set.  at_once: for the table's attend_page, which would take
- * the next page for levels too. */
-static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool at_once) {
+ * takes it, where one block of queries is all there is, or the table's attend_pages (run): weave is set. */
+static tq_page_codes codes_of(const page_pass *p, tq_side side, const uint8_t *block, const uint8_t *next, bool run) {
     const tq_codec *codec = side == TQ_KEYS ? p->store->key : p->store->value;
     tq_page_codes c = {.codes = block, .levels = codec->levels, .next = next, .next_bytes = next ? tq_block_bytes(codec, side) : 0, .bits = codec->bits,
                        .n_tiles = tq_block_tiles(codec, side), .n_vectors = tq_block_tile_vectors(codec, side),
-                       .tile_bytes = tq_block_tile_bytes(codec, side)};
+                       .tile_bytes = tq_block_tile_bytes(codec, side), .values = side == TQ_VALUES};
     if (!codec->trellis && !codec->pairs) return c;
-    if (!at_once && p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES && tq_block_is_woven(codec, side)) {
-        c.weave = &codec->weave, c.values = side == TQ_VALUES;
+    if ((run || (p->k->woven_dots && p->rows <= TQ_PAGE_QUERIES)) && tq_block_is_woven(codec, side)) {
+        c.weave = &codec->weave;
         return c;
     }
     c.bits = 8, c.codes = p->w->unpacked[side], c.tile_bytes = (size_t)c.n_vectors * TQ_VECTOR_BYTES;
-    if (at_once) c.next_bytes = 0;
     if (side == TQ_VALUES && codec->trellis) {
         p->k->unpack_trellis_values(&codec->weave, block, c.n_tiles, p->w->unpacked[side]);
         return c;
@@ -347,21 +354,36 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     if (!planar_values) gather_rows(p, values, n, part);
 }
 
-/* The same in one step, without scratch of a row: for planar codecs on both sides and scores without a cap. */
-static void attend_planar_page(const page_pass *p, const uint8_t *page, const uint8_t *next, int pos, int n, tq_page_rows *rows) {
-    if (seen_of(p, 0, pos, n).from >= n) return;
+/* Pages first..last-1 in runs: for planar codecs on both sides and scores without a cap. */
+static void attend_runs(const page_pass *p, size_t head, int first, int last, tq_page_rows *rows) {
     const tq_kv_store *store = p->store;
-    worker_scratch *w = p->w;
-    const uint8_t *values = page + store->value_at;
-    tq_planar_page planar = {.keys = codes_of(p, TQ_KEYS, page, next, true),
-                             .values = codes_of(p, TQ_VALUES, values, next ? next + store->value_at : NULL, true),
-                             .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
-                             .centre = tq_block_centre(store->key, page),
-                             .value_scales = tq_block_scales(store->value, TQ_VALUES, values),
-                             .dim = store->head_dim,
-                             .n = n};
-    for (int i = 0; i < p->rows; i++) w->seen[i] = seen_of(p, i, pos, n);
-    p->k->attend_page(&planar, w->seen, rows);
+    tq_planar_page run[RUN_PAGES];
+    int n_run = 0, n_seen = 0;
+    for (int i = first; i < last; i++) {
+        const uint8_t *page = store->pages[i] + head, *values = page + store->value_at;
+        int pos = store->n_sinks + store->n_forgotten + i * TQ_PAGE_TOKENS, n = min_int(TQ_PAGE_TOKENS, store->n_packed - i * TQ_PAGE_TOKENS);
+        if (seen_of(p, 0, pos, n).from >= n) continue; /* the first row sees furthest back */
+        tq_planar_page *planar = run + n_run++;
+        *planar = (tq_planar_page){.keys = codes_of(p, TQ_KEYS, page, NULL, true),
+                                   .values = codes_of(p, TQ_VALUES, values, NULL, true),
+                                   .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
+                                   .centre = tq_block_centre(store->key, page),
+                                   .value_scales = tq_block_scales(store->value, TQ_VALUES, values),
+                                   .dim = store->head_dim,
+                                   .n = n,
+                                   .block = page,
+                                   .block_bytes = store->page_bytes};
+        if (seen_of(p, p->rows - 1, pos, n).from > 0) {
+            tq_key_range *seen = p->w->seen + p->rows * n_seen++;
+            for (int row = 0; row < p->rows; row++) seen[row] = seen_of(p, row, pos, n);
+            planar->seen = seen;
+        }
+        bool as_it_lies = planar->keys.codes == page && planar->values.codes == values; /* else the next page is unpacked to the same place */
+        if (as_it_lies && n_run < RUN_PAGES && n_seen < SEEN_PAGES) continue;
+        p->k->attend_pages(run, n_run, rows);
+        n_run = n_seen = 0;
+    }
+    if (n_run > 0) p->k->attend_pages(run, n_run, rows);
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -458,19 +480,20 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
     size_t head = (size_t)u->kv_head * store->page_bytes;
-    bool planar = store->key->kind == TQ_CODEC_PLANAR && store->value->kind == TQ_CODEC_PLANAR;
-    bool at_once = job->kernels->attend_page && planar && a->cap <= 0;
-    tq_page_rows rows = {.n = u->rows, .q = w->queries, .q_int = w->q_int, .max = part.max, .sum = part.sum, .acc = part.acc,
-                         .scratch = w->page_rows};
-    if (at_once) job->kernels->begin_pages(u->rows);
+    if (in_runs(job->kernels, store->key, store->value) && a->cap <= 0) {
+        tq_page_rows rows = {.n = u->rows, .dim = store->head_dim, .q = w->queries, .q_int = w->q_int, .max = part.max, .sum = part.sum,
+                             .acc = part.acc, .scratch = w->page_rows};
+        job->kernels->begin_pages(&rows);
+        attend_runs(&pass, head, split * job->shape.split_pages, last, &rows);
+        job->kernels->end_pages(&rows);
+        return;
+    }
     for (int p = split * job->shape.split_pages; p < last; p++) {
         const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
         int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
         int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
-        if (at_once) attend_planar_page(&pass, page, next, pos, n, &rows);
-        else attend_page(&pass, page, next, pos, n, &part);
+        attend_page(&pass, page, next, pos, n, &part);
     }
-    if (at_once) job->kernels->end_pages();
 }
 
 /* Scores of exact keys -> weights, and what was gathered before scaled to them.  visible: how many of these the first
@@ -581,7 +604,7 @@ void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
     tq_cpu_backend *c = (tq_cpu_backend *)backend;
     const tq_kv_store *store = args->store;
     attend_job job = {.kernels = c->kernels, .args = args, .n_pages = ceil_div(store->n_packed, TQ_PAGE_TOKENS)};
-    job.shape = shape_of(store->key, store->value, args->n_heads, store->n_kv_heads, args->n, job.n_pages);
+    job.shape = shape_of(c->kernels, store->key, store->value, args->n_heads, store->n_kv_heads, args->n, job.n_pages);
     int units = store->n_kv_heads * job.shape.n_blocks;
     job.workers = args->scratch;
     job.exact_parts = job.workers + (size_t)backend->n_threads * job.shape.worker_floats;

@@ -41,7 +41,7 @@ typedef struct tq_page_codes {
     size_t next_bytes;
     int bits, n_tiles, n_vectors;  /* 8 bits: level + 128 */
     size_t tile_bytes;
-    const tq_trellis_weave *weave; /* woven_dots */
+    const tq_trellis_weave *weave; /* codes are a trellis' as they are: for woven_dots and attend_pages */
     bool values;
 } tq_page_codes;
 
@@ -57,24 +57,29 @@ typedef struct tq_planar_page {
     tq_page_codes keys, values;
     const uint16_t *key_scales, *centre, *value_scales;
     int dim, n;
+    const tq_key_range *seen; /* of each row; NULL: every row sees all n */
+    const uint8_t *block;     /* all of it, to be fetched ahead; at least 64 bytes */
+    size_t block_bytes;
 } tq_planar_page;
 
 /* Query rows on their way over such pages.  The softmax of a row is relative to max, which is near its largest score but not
- * equal to it. */
+ * equal to it.  Up to TQ_PAGE_QUERIES rows are taken by their integers, more by their floats. */
+enum { TQ_MANY_ROWS = 32 };
 typedef struct tq_page_rows {
-    int n;
+    int n, dim;
     const float *q;         /* (n, dim), scaled, in the keys' basis */
-    tq_int_vectors q_int;   /* the same; as many as there are, rounded up to TQ_PAGE_QUERIES, may be read */
-    float *max, *sum, *acc; /* (n), (n), (n, dim) */
-    void *scratch;          /* tq_page_rows_bytes(dim), aligned to 64 */
-    const uint8_t *ready;   /* the table's own: the key codes whose levels are in scratch; NULL before the first page */
+    tq_int_vectors q_int;   /* the same; TQ_PAGE_QUERIES may be read */
+    float *max, *sum, *acc; /* (n), (n), (n, dim); of acc, with more than TQ_PAGE_QUERIES rows, a multiple of TQ_MANY_ROWS may be written */
+    void *scratch;          /* tq_page_rows_bytes(n, dim), aligned to 64 */
+    unsigned saved;         /* the table's own */
 } tq_page_rows;
 
-/* Levels of both sides in tiles of whole registers; products of keys with two blocks of TQ_PAGE_QUERIES rows, of values with
- * one; and its weights. */
-static inline size_t tq_page_rows_bytes(int dim) {
-    size_t dims = ((size_t)dim + 63) / 64 * 64;
-    return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
+/* Few rows: levels of both sides in tiles of whole registers, products of keys of two pages and of values of one, weights.  Many:
+ * panels of halves, parts of queries, and for two times TQ_MANY_ROWS rows scores and weights of half a page. */
+static inline size_t tq_page_rows_bytes(int n, int dim) {
+    size_t dims = ((size_t)dim + 63) / 64 * 64, rows = ((size_t)n + TQ_MANY_ROWS - 1) / TQ_MANY_ROWS * TQ_MANY_ROWS;
+    if (n <= TQ_PAGE_QUERIES) return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
+    return 2 * 256 * dims + 4 * rows * dims + 4 * TQ_MANY_ROWS * 64 * sizeof(float) + 72 * rows;
 }
 
 /* Activations x (n, cols) as the products with a matrix want them.
@@ -214,11 +219,11 @@ typedef struct tq_kernels {
                         int acc_stride);
 
     /* ---- planar pages in one step, for instruction sets that gain by it; NULL: by the steps above */
-    /* Before and after a thread's run of calls of attend_page with n_rows rows each. */
-    void (*begin_pages)(int n_rows);
-    void (*end_pages)(void);
-    /* What the steps above do, for any number of rows: max, sum and acc take the page in.  seen: of each row. */
-    void (*attend_page)(const tq_planar_page *page, const tq_key_range *seen, tq_page_rows *rows);
+    /* Before and after a thread's runs of pages for these rows. */
+    void (*begin_pages)(tq_page_rows *rows);
+    void (*end_pages)(tq_page_rows *rows);
+    /* What the steps above do, for a run of pages of the same codecs and any number of rows: max, sum and acc take the pages in. */
+    void (*attend_pages)(const tq_planar_page *pages, int n_pages, tq_page_rows *rows);
 
     void (*scale)(float *x, int n, float factor);
 } tq_kernels;

@@ -10,29 +10,35 @@
 
 #include "backend/cpu/kernels_avx512.h"
 #include "backend/cpu/kernels_body.h"
-#include "backend/cpu/attend_page_amx.h"
 
-#if defined(__linux__)
-static bool may_use_tiles(void) {
+#if defined(TQ_EMULATED_TILES) /* by tests/support/emulated_tiles.h, read first where tiles are emulated */
+static bool has_tiles(void) { return true; }
+#elif defined(__linux__)
+static bool has_tiles(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    bool tiles = d >> 24 & 1, tiles_int8 = d >> 25 & 1, tiles_bf16 = d >> 22 & 1;
+    return tiles && tiles_int8 && tiles_bf16 && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #else
-static bool may_use_tiles(void) { return false; }
+static bool has_tiles(void) { return false; }
 #endif
 
-static bool runs_here(void) {
-    unsigned a, b, c, d, bf16, unused;
-    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    if (!__get_cpuid_count(7, 1, &bf16, &unused, &unused, &unused)) return false;
-    bool tiles = d >> 24 & 1, tiles_int8 = d >> 25 & 1, tiles_bf16 = d >> 22 & 1, avx512_bf16 = bf16 >> 5 & 1;
-    return tiles && tiles_int8 && tiles_bf16 && avx512_bf16 && may_use_tiles();
+static bool has_avx512_bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
 }
 
+static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_tiles(); }
+
 #include "backend/cpu/matmul_amx.h"
+#include "backend/cpu/panels_amx.h"
+#include "backend/cpu/attend_page_amx.h"
+#include "backend/cpu/attend_many_amx.h"
 
 const tq_kernels tq_kernels_amx = {
-    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_page = attend_page,
+    .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
     .woven_dots = tq_woven_dots_avx512,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

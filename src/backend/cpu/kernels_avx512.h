@@ -33,16 +33,29 @@ static inline float max_lanes(vf v) { return _mm512_reduce_max_ps((__m512)v); }
 #define BYTE_DOTS
 #define BYTE_TOKENS 4 /* 24 of 32 registers */
 
-static inline vi dot_bytes(vi sum, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)u, (__m512i)s); }
-static inline vi nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
-static inline vi spread_dword(const uint8_t *p) {
+#define CODES_LESS 0
+#ifdef __clang__
+#define QUAD_LOOP
+#else
+#define QUAD_LOOP _Pragma("GCC unroll 4")
+#endif
+#define SUMS_APART true
+#define FETCH_BYTES 64
+#define FILL_FETCHES (VL / 2) /* as many again with products */
+
+typedef const uint8_t *digit_pair;
+static inline digit_pair load_digits(const uint8_t *p) { return p; }
+static inline vi dot_bytes(vi sum, vi codes, digit_pair d, int dword) {
     int32_t four;
-    __builtin_memcpy(&four, p, sizeof four);
-    return (vi)_mm512_set1_epi32(four);
+    __builtin_memcpy(&four, d + 4 * dword, sizeof four);
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
 }
-static inline void put_digits(vi v, const uint8_t *places, uint8_t *to) {
+static inline vi low_nibbles(vi v) { return v & 0x0f0f0f0f; }
+static inline vi high_nibbles(vi v) { return (vi)_mm512_srli_epi32((__m512i)v, 4) & 0x0f0f0f0f; }
+static inline vi nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
+static inline void put_digits(const vi *v, const uint8_t *places, uint8_t *to) {
     __m512i order = _mm512_maskz_loadu_epi32(0x0fff, places);
-    _mm512_mask_storeu_epi32(to, 0x0fff, _mm512_xor_si512(_mm512_permutexvar_epi8(order, (__m512i)v), _mm512_set1_epi8(-128)));
+    _mm512_mask_storeu_epi32(to, 0x0fff, _mm512_xor_si512(_mm512_permutexvar_epi8(order, (__m512i)*v), _mm512_set1_epi8(-128)));
 }
 
 /* VPERMPS looks at the low 4 bits of an index. */

@@ -8,12 +8,15 @@
 
 extern const tq_kernels tq_kernels_scalar;
 
-#if defined(__x86_64__)
+#if defined(TQ_ONLY_AMX) /* tests on emulated tiles: other builds test the other tables */
+extern const tq_kernels tq_kernels_amx;
+const tq_kernels *const tq_kernels_all[] = {&tq_kernels_amx, &tq_kernels_scalar, NULL};
+#elif defined(__x86_64__)
 extern const tq_kernels tq_kernels_avx2, tq_kernels_avx512, tq_kernels_amx;
 const tq_kernels *const tq_kernels_all[] = {&tq_kernels_amx, &tq_kernels_avx512, &tq_kernels_avx2, &tq_kernels_scalar, NULL};
 #elif defined(__aarch64__)
-extern const tq_kernels tq_kernels_neon;
-const tq_kernels *const tq_kernels_all[] = {&tq_kernels_neon, &tq_kernels_scalar, NULL};
+extern const tq_kernels tq_kernels_neon_dotprod, tq_kernels_neon;
+const tq_kernels *const tq_kernels_all[] = {&tq_kernels_neon_dotprod, &tq_kernels_neon, &tq_kernels_scalar, NULL};
 #else
 const tq_kernels *const tq_kernels_all[] = {&tq_kernels_scalar, NULL};
 #endif

@@ -54,39 +54,44 @@ typedef struct weave_tables {
     mix_table mix[TQ_WEAVE_TURNS];
 } weave_tables;
 
-INLINE weave_tables load_weave(const tq_trellis_weave *w, const int bits) {
-    weave_tables t;
-    for (int i = 0; i < TQ_WEAVE_TURNS; i++) {
-        int turn = i < tq_weave_turns(bits) ? i : 0;
-        t.levels[i] = load_table(w->levels[turn]), t.mix[i] = load_mix(w->mix[turn]);
-    }
-    return t;
+INLINE void load_weave(const tq_trellis_weave *w, const int bits, weave_tables *t) {
+    for (int i = 0; i < tq_weave_turns(bits); i++) t->levels[i] = load_table(w->levels[i]), t->mix[i] = load_mix(w->mix[i]);
 }
 
-/* The level of the code that stands in the bits of `turn`, after state `before`. */
-INLINE vb weave_level(const weave_tables *t, vb before, vb code, const int turn, const int bits) {
-    return look_up(t->levels[turn], exclusive_or_bits(look_up_mix(t->mix[turn], before), code, tq_weave_mask(bits, turn)));
+/* Where the level of the code that stands in the bits of `turn`, after state `before`, stands in the table of that turn. */
+INLINE vb weave_place(const weave_tables *t, vb before, vb code, const int turn, const int bits) {
+    return exclusive_or_bits(look_up_mix(t->mix[turn], before), code, tq_weave_mask(bits, turn));
 }
 
-/* 3 and 4 bits: a strand of two codes, after the strand `before` -> two vectors.  The strand is the state after them. */
-INLINE void weave_two(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
+/* 3 and 4 bits: a strand of two codes, after the strand `before` -> places of two vectors, in the tables of turns 0 and 1.  The
+ * strand is the state after them. */
+INLINE void weave_two_places(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
     vb first = bits == 4 ? shift_right(strand, 2) : strand;
     vb between = choose_bits(tq_weave_mask(bits, 0), first, before);
-    out[0] = weave_level(t, before, first, 0, bits);
-    out[1] = weave_level(t, between, strand, 1, bits);
+    out[0] = weave_place(t, before, first, 0, bits);
+    out[1] = weave_place(t, between, strand, 1, bits);
+}
+INLINE void weave_two(const weave_tables *t, vb before, vb strand, vb out[2], const int bits) {
+    weave_two_places(t, before, strand, out, bits);
+    for (int i = 0; i < 2; i++) out[i] = look_up(t->levels[i], out[i]);
 }
 
-/* 2 bits: a strand of four codes, the first of them the code of a t % 3 = turn; its last one brought down; the levels. */
+/* 2 bits: a strand of four codes, the first of them the code of a t % 3 = turn; its last one brought down; places in the tables of
+ * turns turn, turn + 1, turn + 2, turn; the levels. */
 INLINE vb weave_last(vb strand, const int turn) {
     return choose_bits(tq_weave_mask(2, turn), shift_right(strand, 6 - 2 * turn), strand);
 }
-INLINE void weave_four(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
+INLINE void weave_four_places(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
     const int second = (turn + 1) % 3, third = (turn + 2) % 3;
     vb last = weave_last(strand, turn);
-    out[0] = weave_level(t, before, strand, turn, 2);
-    out[1] = weave_level(t, choose_bits(tq_weave_mask(2, turn), strand, before), strand, second, 2);
-    out[2] = weave_level(t, choose_bits(tq_weave_mask(2, third), before, strand), strand, third, 2);
-    out[3] = weave_level(t, strand, last, turn, 2);
+    out[0] = weave_place(t, before, strand, turn, 2);
+    out[1] = weave_place(t, choose_bits(tq_weave_mask(2, turn), strand, before), strand, second, 2);
+    out[2] = weave_place(t, choose_bits(tq_weave_mask(2, third), before, strand), strand, third, 2);
+    out[3] = weave_place(t, strand, last, turn, 2);
+}
+INLINE void weave_four(const weave_tables *t, vb before, vb strand, vb out[4], const int turn) {
+    weave_four_places(t, before, strand, out, turn);
+    for (int i = 0; i < 4; i++) out[i] = look_up(t->levels[(turn + i) % 3], out[i]);
 }
 
 /* 3 bits: the strand that stands in the top bits of three others. */
@@ -116,14 +121,23 @@ INLINE vb weave_key_begin(const tq_trellis_weave *w, const uint8_t *tile, int n_
     return (vb)((vb32)last << 8 | (vb32)last >> 24);
 }
 
+/* A strand of two codes -> two vectors; returns the state after them. */
+INLINE vb unpack_two(const weave_tables *t, vb before, vb strand, uint8_t *to, const int bits) {
+    vb level[2];
+    weave_two(t, before, strand, level, bits);
+    store_b(to, level[0]), store_b(to + 64, level[1]);
+    return strand;
+}
+
 INLINE void unpack_key_chain(const tq_trellis_weave *w, const uint8_t *tile, int n_vectors, uint8_t *dst, const int bits) {
-    weave_tables t = load_weave(w, bits);
+    weave_tables t;
+    load_weave(w, bits, &t);
     for (int at = 0; at < 64; at += VB) {
-        vb before = weave_key_begin(w, tile, n_vectors, at, bits), level[4];
+        vb before = weave_key_begin(w, tile, n_vectors, at, bits);
         uint8_t *to = dst + at;
         if (bits == 2) {
             for (int g = 0; g < n_vectors / 4; g++, to += 256) {
-                vb strand = load_b(tile + 64 * g + at);
+                vb strand = load_b(tile + 64 * g + at), level[4];
                 switch (g % 3) {
                 case 0: weave_four(&t, before, strand, level, 0), before = weave_last(strand, 0); break;
                 case 1: weave_four(&t, before, strand, level, 1), before = weave_last(strand, 1); break;
@@ -131,13 +145,19 @@ INLINE void unpack_key_chain(const tq_trellis_weave *w, const uint8_t *tile, int
                 }
                 for (int i = 0; i < 4; i++) store_b(to + 64 * i, level[i]);
             }
-        } else {
-            for (int s = 0; s < n_vectors / 2; s++, to += 128) {
-                vb strand = bits == 4 ? load_b(tile + 64 * s + at) : weave_strand(tile + s / 4 * 192, s % 4, at);
-                weave_two(&t, before, strand, level, bits);
-                before = strand;
-                store_b(to, level[0]), store_b(to + 64, level[1]);
+        } else if (bits == 3) {
+            for (int v = 0; v < n_vectors; v += 8, to += 512) {
+                const uint8_t *group = tile + v * 24 + at;
+                vb a = load_b(group), b = load_b(group + 64);
+                before = unpack_two(&t, before, a, to, 3);
+                before = unpack_two(&t, before, b, to + 128, 3);
+                if (n_vectors - v < 8) break;
+                vb c = load_b(group + 128);
+                before = unpack_two(&t, before, c, to + 256, 3);
+                before = unpack_two(&t, before, weave_fourth(a, b, c), to + 384, 3);
             }
+        } else {
+            for (int s = 0; s < n_vectors / 2; s++, to += 128) before = unpack_two(&t, before, load_b(tile + 64 * s + at), to, 4);
         }
     }
 }
@@ -152,16 +172,17 @@ static inline void unpack_trellis_keys(const tq_trellis_weave *w, const uint8_t 
 
 enum { VALUE_VECTORS = 32, VALUE_TILE = 64 * VALUE_VECTORS }; /* of a tile of values, unpacked */
 
-/* The strand of values' vector v of tiles 2 s and 2 s + 1 (3, 4 bits) or 4 s to 4 s + 3. */
-INLINE vb value_strand(const uint8_t *codes, int s, int v, int at, const int bits) {
-    if (bits == 3) return weave_strand(codes + s * 1536 + v / 4 * 192, v % 4, at);
-    return load_b(codes + s * VALUE_TILE + 64 * v + at);
+/* The strand of values' vector v + i, v a multiple of 4, of tiles 2 s and 2 s + 1 (3, 4 bits) or 4 s to 4 s + 3. */
+INLINE vb value_strand(const uint8_t *codes, int s, int v, int i, int at, const int bits) {
+    if (bits == 3) return weave_strand(codes + s * 1536 + v / 4 * 192, i, at);
+    return load_b(codes + s * VALUE_TILE + 64 * (v + i) + at);
 }
 
 /* The states before tile 0, where the chain of a lane goes on from the lane before it. */
-INLINE void weave_value_begin(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, int v, vb begin[64 / VB], const int bits) {
+INLINE void weave_value_begin(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, int v, int i, vb begin[64 / VB],
+                              const int bits) {
     for (int r = 0; r < 64 / VB; r++) {
-        vb strand = value_strand(codes, n_tiles / tq_weave_codes(bits) - 1, v, r * VB, bits);
+        vb strand = value_strand(codes, n_tiles / tq_weave_codes(bits) - 1, v, i, r * VB, bits);
         if (bits == 2) {
             int turn = (n_tiles - 1) % 3;
             strand = turn == 0 ? weave_last(strand, 0) : turn == 1 ? weave_last(strand, 1) : weave_last(strand, 2);
@@ -172,30 +193,38 @@ INLINE void weave_value_begin(const tq_trellis_weave *w, const uint8_t *codes, i
     next_lanes(begin);
 }
 
-INLINE void unpack_value_chains(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, uint8_t *dst, const int bits) {
-    weave_tables t = load_weave(w, bits);
-    vb begin[64 / VB];
-    for (int v = 0; v < VALUE_VECTORS; v++) {
-        weave_value_begin(w, codes, n_tiles, v, begin, bits);
-        for (int at = 0; at < 64; at += VB) {
-            vb before = begin[at / VB], level[4];
-            uint8_t *to = dst + 64 * v + at;
-            for (int s = 0; s < n_tiles / tq_weave_codes(bits); s++, to += VALUE_TILE * tq_weave_codes(bits)) {
-                vb strand = value_strand(codes, s, v, at, bits);
+/* The chains of four vectors side by side, which share the strands of 3 bits. */
+INLINE void unpack_four_chains(const tq_trellis_weave *w, const weave_tables *t, const uint8_t *codes, int n_tiles, int v,
+                               uint8_t *dst, const int bits) {
+    const int n_codes = tq_weave_codes(bits);
+    vb begin[4][64 / VB];
+    for (int i = 0; i < 4; i++) weave_value_begin(w, codes, n_tiles, v, i, begin[i], bits);
+    for (int at = 0; at < 64; at += VB) {
+        uint8_t *to = dst + 64 * v + at;
+        vb before[4];
+        for (int i = 0; i < 4; i++) before[i] = begin[i][at / VB];
+        for (int s = 0; s < n_tiles / n_codes; s++, to += VALUE_TILE * n_codes)
+            for (int i = 0; i < 4; i++) {
+                vb strand = value_strand(codes, s, v, i, at, bits), level[4];
                 if (bits == 2) {
                     switch (s % 3) {
-                    case 0: weave_four(&t, before, strand, level, 0), before = weave_last(strand, 0); break;
-                    case 1: weave_four(&t, before, strand, level, 1), before = weave_last(strand, 1); break;
-                    default: weave_four(&t, before, strand, level, 2), before = weave_last(strand, 2);
+                    case 0: weave_four(t, before[i], strand, level, 0), before[i] = weave_last(strand, 0); break;
+                    case 1: weave_four(t, before[i], strand, level, 1), before[i] = weave_last(strand, 1); break;
+                    default: weave_four(t, before[i], strand, level, 2), before[i] = weave_last(strand, 2);
                     }
                 } else {
-                    weave_two(&t, before, strand, level, bits);
-                    before = strand;
+                    weave_two(t, before[i], strand, level, bits);
+                    before[i] = strand;
                 }
-                for (int i = 0; i < tq_weave_codes(bits); i++) store_b(to + VALUE_TILE * i, level[i]);
+                for (int c = 0; c < n_codes; c++) store_b(to + 64 * i + VALUE_TILE * c, level[c]);
             }
-        }
     }
+}
+
+INLINE void unpack_value_chains(const tq_trellis_weave *w, const uint8_t *codes, int n_tiles, uint8_t *dst, const int bits) {
+    weave_tables t;
+    load_weave(w, bits, &t);
+    for (int v = 0; v < VALUE_VECTORS; v += 4) unpack_four_chains(w, &t, codes, n_tiles, v, dst, bits);
 }
 
 /* ---- values whose tiles are too odd in number to be woven: a state goes from tile to tile ------------------------------- */

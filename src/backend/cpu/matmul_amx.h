@@ -2,8 +2,7 @@
  *
  * AFFINE matrices: a token is rounded to integers of 24 bits against its largest value, which is what a float32 sum would keep of it,
  * and those are taken apart into three planes of bytes.  Planes times codes are exact sums of 32 bits, a tile a plane and group; the
- * vector unit puts the three together and multiplies by the group's scales.  Biases are multiplied with the groups' sums in bf16
- * tiles, both in three parts.
+ * vector unit puts the three together, multiplies by the group's scales and adds its biases times the tokens' sums.
  *
  *     tile A: 16 tokens x 64 columns      tile B: 16 quads of columns x 16 rows of W      tile C: 16 tokens x 16 rows
  *
@@ -20,8 +19,6 @@ enum {
     PLANES = 3, CODE_COLS = 64,
     CODE_CHUNK = 512,                       /* columns between two visits to y: 16 tokens of them stay in L1 */
     CHUNK_GROUPS = CODE_CHUNK / 32,         /* of the smallest group */
-    SUM_GROUPS = 4,                         /* of a tile of sums, eight places each */
-    SUM_BYTES = CHUNK_GROUPS / SUM_GROUPS * TILE_BYTES,
     /* floats */
     PARTS = 3, FLOAT_COLS = 32,
     FLOAT_CHUNK = 256,                      /* whole blocks of every type */
@@ -38,6 +35,7 @@ static bool matmul_same_input_amx(const tq_matrix *a, const tq_matrix *b, int n)
     return n > TQ_GEMV_TOKENS ? tiled_kind(a) == tiled_kind(b) : matmul_same_input(a, b, n);
 }
 
+static int at_most_int(int a, int b) { return a < b ? a : b; }
 static int chunks_of(int cols) { return (cols + CODE_CHUNK - 1) / CODE_CHUNK; }
 
 /* ---- where prepared tokens stand: tile `index` of 16 */
@@ -46,14 +44,14 @@ static int chunks_of(int cols) { return (cols + CODE_CHUNK - 1) / CODE_CHUNK; }
 static uint8_t *planes_of(const tq_matmul_input *in, int index) {
     return (uint8_t *)in->prepared + (size_t)index * SIDE * PLANES * (size_t)in->cols;
 }
-/* (chunk, groups / 4) tiles of bf16: of each group its sum's parts 0, 1, 2, 0, 1, 0 */
-static uint8_t *sums_of(const tq_matmul_input *in, int index) {
-    return (uint8_t *)in->prepared + (size_t)TQ_GEMM_TOKENS * PLANES * (size_t)in->cols +
-           (size_t)index * (size_t)chunks_of(in->cols) * SUM_BYTES;
+/* (chunk, group, token): sums of a group's integers. */
+static float *sums_of(const tq_matmul_input *in, int index) {
+    uint8_t *after_planes = (uint8_t *)in->prepared + (size_t)TQ_GEMM_TOKENS * PLANES * (size_t)in->cols;
+    return (float *)(void *)after_planes + (size_t)index * (size_t)chunks_of(in->cols) * CHUNK_GROUPS * SIDE;
 }
 /* What 1 of the integers is worth. */
 static float *steps_of(const tq_matmul_input *in, int index) {
-    return (float *)(void *)sums_of(in, TQ_GEMM_TOKENS / SIDE) + index * SIDE;
+    return sums_of(in, TQ_GEMM_TOKENS / SIDE) + index * SIDE;
 }
 /* (columns / 32, parts) tiles of bf16 */
 static uint8_t *parts_of(const tq_matmul_input *in, int index) {
@@ -98,18 +96,6 @@ static __m512i plane_places(int byte) {
     return _mm512_loadu_si512(places);
 }
 
-/* Parts of the sums of a token's groups within a chunk, as floats; groups that are not there are 0. */
-static void store_group_sums(const float *sums, uint8_t *to) {
-    vi part[PARTS];
-    split_lanes(load(sums), part);
-    vi dwords[4] = {part[0] | part[1] << 16, part[2] | part[0] << 16, part[1] | part[0] << 16, {0}};
-    uint32_t places[4][VL];
-    for (int i = 0; i < 4; i++) memcpy(places[i], &dwords[i], sizeof dwords[i]);
-    for (int g = 0; g < CHUNK_GROUPS; g++)
-        for (int i = 0; i < 4; i++)
-            memcpy(to + g / SUM_GROUPS * TILE_BYTES + g % SUM_GROUPS * 16 + i * 4, &places[i][g], 4);
-}
-
 /* 32 values to three planes; returns their sum (wraps where a value is not finite). */
 INLINE int32_t put_byte_planes(const float *x, float inverse, __m512i upper_places, __m512i lower_places, uint8_t *to) {
     vi a = (vi)_mm512_cvtps_epi32((__m512)(load(x) * inverse)), b = (vi)_mm512_cvtps_epi32((__m512)(load(x + VL) * inverse));
@@ -123,8 +109,8 @@ INLINE int32_t put_byte_planes(const float *x, float inverse, __m512i upper_plac
     return _mm512_reduce_add_epi32((__m512i)((vu)a + (vu)b));
 }
 
-/* A token's planes from `to` on, rows 64 bytes apart from tile to tile; sums; returns its step. */
-static float prepare_planes(const float *x, int cols, int group, uint8_t *to, uint8_t *sums_to) {
+/* A token's planes from `to` on, rows 64 bytes apart from tile to tile; its sums from sums_to on; returns its step. */
+static float prepare_planes(const float *x, int cols, int group, uint8_t *to, float *sums_to) {
     __m512i upper_places = plane_places(2), lower_places = plane_places(1);
     vf tops[2] = {{0}, {0}}, poison[2] = {{0}, {0}}; /* poison: 0, or NaN if a value is not finite; it goes into the step */
     for (int i = 0; i < cols; i += 2 * VL)
@@ -135,14 +121,13 @@ static float prepare_planes(const float *x, int cols, int group, uint8_t *to, ui
         }
     float top = max_lanes(max_vf(tops[0], tops[1]));
     float inverse = top > 1e-29f ? PLANE_TOP / top : 0.0f; /* less is nothing, and its inverse no float */
-    float sums[VL] = {0}; /* of a chunk */
-    for (int k = 0; k < cols; k += 32) {
-        uint8_t *at = to + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
-        sums[k % CODE_CHUNK / group] += (float)put_byte_planes(x + k, inverse, upper_places, lower_places, at); /* below 2^29 */
-        if (k % CODE_CHUNK == CODE_CHUNK - 32 || k == cols - 32) {
-            store_group_sums(sums, sums_to + k / CODE_CHUNK * SUM_BYTES);
-            memset(sums, 0, sizeof sums);
+    for (int k = 0; k < cols; k += group) {
+        float sum = 0;
+        for (int i = k; i < k + group; i += 32) {
+            uint8_t *at = to + i / CODE_COLS * PLANES * TILE_BYTES + i % CODE_COLS;
+            sum += (float)put_byte_planes(x + i, inverse, upper_places, lower_places, at); /* below 2^29 */
         }
+        sums_to[(k / CODE_CHUNK * CHUNK_GROUPS + k % CODE_CHUNK / group) * SIDE] = sum;
     }
     return top / PLANE_TOP + sum_lanes(poison[0] + poison[1]);
 }
@@ -158,7 +143,7 @@ static void prepare_parts(const float *x, int cols, uint8_t *to) {
 static void prepare_tokens(const tq_matmul_input *in, int index, int kind) {
     for (int t = 0; t < SIDE && index * SIDE + t < in->n; t++) {
         const float *x = in->x + (size_t)(index * SIDE + t) * (size_t)in->cols;
-        if (kind > 1) steps_of(in, index)[t] = prepare_planes(x, in->cols, kind, planes_of(in, index) + t * 64, sums_of(in, index) + t * 64);
+        if (kind > 1) steps_of(in, index)[t] = prepare_planes(x, in->cols, kind, planes_of(in, index) + t * 64, sums_of(in, index) + t);
         else prepare_parts(x, in->cols, parts_of(in, index) + t * 64);
     }
 }
@@ -178,25 +163,23 @@ static void matmul_prepare_amx(const tq_matrix *w, const tq_matmul_input *in, in
 typedef struct tile_panel {
     uint8_t *weights; /* row tile after row tile */
     size_t row_tile;  /* bytes of one */
-    uint8_t *biases;  /* (row tile) SUM_BYTES: what the sums' places are multiplied with */
-    float *scales;    /* (row tile, group) times 16 rows */
+    float *scales;    /* (row tile, group) times 16 rows, and then as many biases */
     float *rows;      /* 16 rows of floats, or of bytes */
 } tile_panel;
 
 enum {
     PANEL_BYTES = TQ_TILES_ROWS * FLOAT_CHUNK * 2 * PARTS,
-    CONSTANTS_BYTES = ROW_TILES * (SUM_BYTES + CHUNK_GROUPS * SIDE * 4),
+    CONSTANTS = ROW_TILES * CHUNK_GROUPS * SIDE,
     ROWS_BYTES = SIDE * FLOAT_CHUNK * 4,
 };
 _Static_assert(PANEL_BYTES >= TQ_TILES_ROWS * CODE_CHUNK && ROWS_BYTES >= SIDE * CODE_CHUNK, "codes take less room");
 _Static_assert(PANEL_BYTES + ROWS_BYTES <= TQ_TILES_SCRATCH * 4, "a panel of floats fits the scratch");
-_Static_assert(TQ_TILES_ROWS * CODE_CHUNK + CONSTANTS_BYTES + ROWS_BYTES <= TQ_TILES_SCRATCH * 4, "a panel of codes fits the scratch");
+_Static_assert(TQ_TILES_ROWS * CODE_CHUNK + 2 * CONSTANTS * 4 + ROWS_BYTES <= TQ_TILES_SCRATCH * 4, "a panel of codes fits the scratch");
 
 static tile_panel panel_in(float *scratch, bool affine, int parts) {
     tile_panel p = {.rows = scratch, .weights = (uint8_t *)scratch + ROWS_BYTES};
     p.row_tile = affine ? SIDE * CODE_CHUNK : SIDE * FLOAT_CHUNK * 2 * (size_t)parts;
-    p.biases = p.weights + (size_t)TQ_TILES_ROWS * CODE_CHUNK; /* affine only */
-    p.scales = (float *)(void *)(p.biases + (size_t)ROW_TILES * SUM_BYTES);
+    p.scales = (float *)(void *)(p.weights + (size_t)TQ_TILES_ROWS * CODE_CHUNK); /* affine only */
     return p;
 }
 
@@ -250,20 +233,14 @@ INLINE void turn_constants(const void *constants, tq_dtype dtype, const int *row
     transpose(m);
 }
 
-/* A bias's parts against those of sums: 0 with 0, 1, 2; 1 with 0, 1; 2 with 0. */
-static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, int n, float *scales, uint8_t *biases) {
+static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, int n, float *scales) {
     int groups = w->cols / w->group_size, n_groups = n / w->group_size, g0 = col0 / w->group_size;
     vi s[SIDE], b[SIDE];
     turn_constants(w->scales, w->scale_dtype, row_of, groups, g0, n_groups, s);
     turn_constants(w->biases, w->scale_dtype, row_of, groups, g0, n_groups, b);
-    for (int g = 0; g < CHUNK_GROUPS; g++, biases += 4 * 64) {
-        vi part[PARTS];
+    for (int g = 0; g < n_groups; g++) {
         store(scales + g * SIDE, (vf)s[g]);
-        split_lanes((vf)b[g], part);
-        _mm512_storeu_si512(biases, (__m512i)(part[0] | part[0] << 16));
-        _mm512_storeu_si512(biases + 64, (__m512i)(part[0] | part[1] << 16));
-        _mm512_storeu_si512(biases + 128, (__m512i)(part[1] | part[2] << 16));
-        _mm512_storeu_si512(biases + 192, _mm512_setzero_si512());
+        store(scales + CONSTANTS + g * SIDE, (vf)b[g]);
     }
 }
 
@@ -298,18 +275,47 @@ static void fill_tiles(const tq_matrix *w, int row0, int n_rows, int col0, int n
         else {
             if (w->bits == 4) tiles_of_codes4(w, row_of, col0, n, to);
             else tiles_of_codes(w, row_of, col0, n, (uint8_t *)p->rows, to);
-            tiles_of_constants(w, row_of, col0, n, p->scales + tile * CHUNK_GROUPS * SIDE, p->biases + (size_t)tile * SUM_BYTES);
+            tiles_of_constants(w, row_of, col0, n, p->scales + tile * CHUNK_GROUPS * SIDE);
         }
     }
 }
 
-/* ---- products with codes: 16 tokens, 16 rows, a chunk of columns */
+/* ---- products with codes: 16 tokens, a panel of rows and a chunk of columns */
 
+/* Lines of the codes that are unpacked next, one a step. */
+typedef struct code_fetch {
+    const uint8_t *at; /* of the first row */
+    size_t row_bytes;
+    int rows, lines, line;
+} code_fetch;
+
+INLINE void fetch_codes(code_fetch *f) {
+    if (f->rows == 0) return;
+    __builtin_prefetch(f->at + f->line * 64, 0, 2);
+    if (++f->line < f->lines) return;
+    f->line = 0, f->rows--, f->at += f->row_bytes;
+}
+
+/* What is multiplied with a panel: up to 16 tokens. */
 typedef struct code_block {
-    const uint8_t *planes, *sums, *codes, *biases;
-    const float *scales;
-    int n_groups;
+    const uint8_t *planes;
+    const float *sums, *steps;
+    const tile_panel *panel;
+    int n_tokens, n_rows, n_groups;
+    bool first; /* y is set, not added to */
+    float *y;
+    int ldy;
+    code_fetch *fetch;
 } code_block;
+
+/* A group of a row tile: its planes, codes, constants and sums of tokens. */
+typedef struct code_place {
+    int row_tile, group;
+} code_place;
+
+INLINE void next_place(code_place *at, int n_groups) {
+    if (++at->group == n_groups) at->group = 0, at->row_tile++;
+}
 
 /* Row t of a group's sums: (plane 0 * 256 + plane 1) * 256 + plane 2, of which the last two fit 32 bits. */
 INLINE vf row_sums(const int32_t *sums, int t) {
@@ -319,36 +325,21 @@ INLINE vf row_sums(const int32_t *sums, int t) {
 
 /* Three things at a time, which the processor would not find by itself, for each is hundreds of operations: a group's sums are made
  * in three tiles, those of the group before are stored from three others, and those of the one before that go through the vector
- * unit.  S0..S2 are made, T0..T2 stored; vector: rows of acc. */
-#define ADD_ROWS(from, to)                                                                                                \
-    if (behind) _Pragma("GCC unroll 16") for (int t = from; t < to; t++) acc[t] += row_sums(behind, t) * scales
+ * unit.  Each product is followed by a store and a third of the vector's work, so that none waits for another.
+ * S0..S2 are made, T0..T2 stored; rows of acc. */
+#define PLANE_STEP(S, T, plane, from, to)                                                                                 \
+    for (int line = from; line < to; line++) __builtin_prefetch(ahead + 64 * line);                                       \
+    if (plane == 0) _tile_loadd(7, b, 64);                                                                                \
+    _tile_loadd(6, a + plane * TILE_BYTES, 64);                                                                           \
+    _tile_zero(S);                                                                                                        \
+    _tile_dpbsud(S, 6, 7);                                                                                                \
+    _tile_stored(T, sums[!odd] + plane * TILE_FLOATS, 64);                                                                \
+    _Pragma("GCC unroll 16") for (int t = from; t < to; t++) acc[t] += row_sums(sums[odd], t) * scales + biases * token_sums[t];
 #define GROUP_STEP(S0, S1, S2, T0, T1, T2)                                                                                \
-    if (a) {                                                                                                              \
-        _tile_zero(S0);                                                                                                   \
-        _tile_zero(S1);                                                                                                   \
-        _tile_zero(S2);                                                                                                   \
-        _tile_loadd(7, b, 64);                                                                                            \
-        _tile_loadd(6, a, 64);                                                                                            \
-        _tile_dpbsud(S0, 6, 7);                                                                                           \
-    }                                                                                                                     \
-    ADD_ROWS(0, 3);                                                                                                       \
-    if (stored) _tile_stored(T0, stored, 64);                                                                             \
-    ADD_ROWS(3, 6);                                                                                                       \
-    if (a) {                                                                                                              \
-        _tile_loadd(6, a + TILE_BYTES, 64);                                                                               \
-        _tile_dpbsud(S1, 6, 7);                                                                                           \
-    }                                                                                                                     \
-    ADD_ROWS(6, 8);                                                                                                       \
-    if (stored) _tile_stored(T1, stored + TILE_FLOATS, 64);                                                               \
-    ADD_ROWS(8, 11);                                                                                                      \
-    if (a) {                                                                                                              \
-        _tile_loadd(6, a + 2 * TILE_BYTES, 64);                                                                           \
-        _tile_dpbsud(S2, 6, 7);                                                                                           \
-    }                                                                                                                     \
-    ADD_ROWS(11, 13);                                                                                                     \
-    if (stored) _tile_stored(T2, stored + 2 * TILE_FLOATS, 64);                                                           \
-    ADD_ROWS(13, 16);                                                                                                     \
-    if (a && more) {                                                                                                      \
+    PLANE_STEP(S0, T0, 0, 0, 5)                                                                                           \
+    PLANE_STEP(S1, T1, 1, 5, 10)                                                                                          \
+    PLANE_STEP(S2, T2, 2, 10, 16)                                                                                         \
+    if (group == 128) { /* two tiles of columns */                                                                        \
         _tile_loadd(7, b + TILE_BYTES, 64);                                                                               \
         _tile_loadd(6, a + PLANES * TILE_BYTES, 64);                                                                      \
         _tile_dpbsud(S0, 6, 7);                                                                                           \
@@ -358,52 +349,60 @@ INLINE vf row_sums(const int32_t *sums, int t) {
         _tile_dpbsud(S2, 6, 7);                                                                                           \
     }
 
-/* Planes a and codes b of a group (or NULL), the place of the last one's sums (or NULL), the sums of the one before (or NULL) and
- * their scales.  more: groups of 128, two tiles of columns. */
-INLINE void group_step(const bool odd, const bool more, const uint8_t *a, const uint8_t *b, int32_t *stored, const int32_t *behind,
-                       vf scales, vf acc[SIDE]) {
+/* y (tokens, 16 rows or fewer) = acc times steps, or that added to y; acc = 0. */
+INLINE void put_rows(const code_block *m, vf acc[SIDE], int row0) {
+    int rows = m->n_rows - row0;
+    __mmask16 some = (__mmask16)(rows < SIDE ? (1u << rows) - 1 : 0xffff);
+    float *y = m->y + row0;
+    _Pragma("GCC unroll 16") for (int t = 0; t < SIDE; t++, y += m->ldy) {
+        if (t < m->n_tokens) {
+            vf before = m->first ? (vf){0} : (vf)_mm512_maskz_loadu_ps(some, y);
+            _mm512_mask_storeu_ps(y, some, (__m512)(acc[t] * m->steps[t] + before));
+        }
+        acc[t] = (vf){0};
+    }
+}
+
+/* Step i: place `made` is multiplied, the one before stored, and `summed`, the one before that, added up.  Before the first place
+ * whatever is there is added 0 times, and after the last one it is multiplied again: so steps have no conditions. */
+INLINE void code_step(const code_block *m, const int group, const bool odd, int32_t sums[2][PLANES * TILE_FLOATS], code_place *made,
+                      code_place *summed, const int row_tiles, int i, vf acc[SIDE]) {
+    const tile_panel *p = m->panel;
+    const int k = made->group * group, constants = (summed->row_tile * CHUNK_GROUPS + summed->group) * SIDE;
+    const uint8_t *a = m->planes + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS;
+    const uint8_t *b = p->weights + (size_t)made->row_tile * p->row_tile + k / 4 * 64, *ahead = b;
+    next_place(made, m->n_groups);
+    if (made->row_tile < row_tiles) ahead = p->weights + (size_t)made->row_tile * p->row_tile + made->group * group / 4 * 64;
+    else *made = (code_place){row_tiles - 1, m->n_groups - 1};
+    const float *token_sums = m->sums + summed->group * SIDE;
+    vf scales = {0}, biases = {0};
+    if (i > 1) scales = load(p->scales + constants), biases = load(p->scales + CONSTANTS + constants);
+    fetch_codes(m->fetch);
     if (odd) {
         GROUP_STEP(3, 4, 5, 0, 1, 2)
     } else {
         GROUP_STEP(0, 1, 2, 3, 4, 5)
     }
+    if (i < 2) return;
+    if (summed->group == m->n_groups - 1) put_rows(m, acc, summed->row_tile * SIDE);
+    next_place(summed, m->n_groups);
 }
 
-/* to = the groups' sums times biases */
-INLINE void multiply_biases(const code_block *m, float *to, const bool half) {
-    _tile_zero(0);
-    for (int g = 0; g < m->n_groups; g += SUM_GROUPS)
-        for (int part = 0; part < (half ? 2 : 1); part++) {
-            _tile_loadd(6, m->sums + g / SUM_GROUPS * TILE_BYTES + part * 32, 64);
-            _tile_loadd(7, m->biases + g / SUM_GROUPS * TILE_BYTES + part * 8 * 64, 64);
-            _tile_dpbf16ps(0, 6, 7);
-        }
-    _tile_stored(0, to, 64);
-}
-
-/* group: 32 (tiles half as deep), 64 or 128, known when it is compiled. */
-INLINE void multiply_codes(const code_block *m, float *to, const int group) {
-    _Alignas(64) int32_t sums[2][PLANES * TILE_FLOATS];
+/* group: 32 (tiles half as deep), 64 or 128, known when it is compiled.  All groups of a row tile, and row tile after row tile. */
+INLINE void multiply_codes(const code_block *m, const int group) {
+    _Alignas(64) int32_t sums[2][PLANES * TILE_FLOATS] = {{0}};
     vf acc[SIDE] = {{0}};
-    int n = m->n_groups;
-    multiply_biases(m, to, group == 32);
-    for (int g = 0; g < n + 2; g++) {
-        int k = g * group;
-        const uint8_t *a = g < n ? m->planes + k / CODE_COLS * PLANES * TILE_BYTES + k % CODE_COLS : NULL, *b = m->codes + k / 4 * 64;
-        int32_t *stored = g > 0 && g <= n ? sums[(g - 1) % 2] : NULL;
-        const int32_t *behind = g > 1 ? sums[g % 2] : NULL;
-        vf scales = load(m->scales + (g > 1 ? g - 2 : 0) * SIDE);
-        if (g == 2)
-            _Pragma("GCC unroll 16") for (int t = 0; t < SIDE; t++) acc[t] = load(to + t * SIDE);
-        if (g % 2) group_step(true, group == 128, a, b, stored, behind, scales, acc);
-        else group_step(false, group == 128, a, b, stored, behind, scales, acc);
+    code_place made = {0, 0}, summed = {0, 0};
+    const int row_tiles = (m->n_rows + SIDE - 1) / SIDE, steps = row_tiles * m->n_groups + 2;
+    for (int i = 0; i < steps; i += 2) {
+        code_step(m, group, false, sums, &made, &summed, row_tiles, i, acc);
+        if (i + 1 < steps) code_step(m, group, true, sums, &made, &summed, row_tiles, i + 1, acc);
     }
-    _Pragma("GCC unroll 16") for (int t = 0; t < SIDE; t++) store(to + t * SIDE, acc[t]);
 }
 
-static __attribute__((noinline)) void multiply_group32(const code_block *m, float *to) { multiply_codes(m, to, 32); }
-static __attribute__((noinline)) void multiply_group64(const code_block *m, float *to) { multiply_codes(m, to, 64); }
-static __attribute__((noinline)) void multiply_group128(const code_block *m, float *to) { multiply_codes(m, to, 128); }
+static __attribute__((noinline)) void multiply_group32(const code_block *m) { multiply_codes(m, 32); }
+static __attribute__((noinline)) void multiply_group64(const code_block *m) { multiply_codes(m, 64); }
+static __attribute__((noinline)) void multiply_group128(const code_block *m) { multiply_codes(m, 128); }
 
 /* ---- products with parts: 32 tokens, 32 rows, a chunk of columns */
 
@@ -448,36 +447,35 @@ static __attribute__((noinline)) void multiply_three_parts(const part_block *m, 
 
 /* ---- the whole product */
 
-/* y (tokens, rows), up to 16 each: tile times steps (or 1), or that added to y. */
-static void put_tile(const float *tile, const float *steps, int tokens, int rows, bool first, float *y, int ldy) {
+/* y (tokens, rows), up to 16 each: tile, or that added to y. */
+static void put_tile(const float *tile, int tokens, int rows, bool first, float *y, int ldy) {
     __mmask16 some = (__mmask16)(rows < SIDE ? (1u << rows) - 1 : 0xffff);
     for (int t = 0; t < tokens; t++, y += ldy) {
         vf sum = load(tile + t * SIDE);
-        if (steps) sum *= steps[t];
         if (!first) sum += (vf)_mm512_maskz_loadu_ps(some, y);
         _mm512_mask_storeu_ps(y, some, (__m512)sum);
     }
 }
 
-static int at_most_int(int a, int b) { return a < b ? a : b; }
-
-static void gemm_codes(const tq_matrix *w, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p, float *y, int ldy) {
-    _Alignas(64) float tile[TILE_FLOATS];
-    code_block m = {.n_groups = n / w->group_size};
-    void (*multiply)(const code_block *, float *) = w->group_size == 32   ? multiply_group32
-                                                    : w->group_size == 64 ? multiply_group64
-                                                                          : multiply_group128;
+static void gemm_codes(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p,
+                       float *y, int ldy) {
+    code_fetch fetch = {.row_bytes = tq_matrix_row_bytes(w)};
+    int next = col0 + n, n_next = at_most_int(CODE_CHUNK, w->cols - next);
+    if (n_next > 0) {
+        fetch.at = (const uint8_t *)w->data + (size_t)row0 * fetch.row_bytes + (size_t)next * (size_t)w->bits / 8;
+        fetch.rows = n_rows, fetch.lines = (n_next * w->bits / 8 + 63) / 64;
+    }
+    code_block m = {.panel = p, .n_rows = n_rows, .n_groups = n / w->group_size, .first = col0 == 0, .ldy = ldy, .fetch = &fetch};
+    void (*multiply)(const code_block *) = w->group_size == 32   ? multiply_group32
+                                           : w->group_size == 64 ? multiply_group64
+                                                                 : multiply_group128;
     for (int t = 0; t * SIDE < in->n; t++) {
         m.planes = planes_of(in, t) + (size_t)col0 / CODE_COLS * PLANES * TILE_BYTES;
-        m.sums = sums_of(in, t) + (size_t)(col0 / CODE_CHUNK) * SUM_BYTES;
-        for (int r = 0; r * SIDE < n_rows; r++) {
-            m.codes = p->weights + (size_t)r * p->row_tile;
-            m.biases = p->biases + (size_t)r * SUM_BYTES;
-            m.scales = p->scales + r * CHUNK_GROUPS * SIDE;
-            multiply(&m, tile);
-            put_tile(tile, steps_of(in, t), at_most_int(SIDE, in->n - t * SIDE), at_most_int(SIDE, n_rows - r * SIDE), col0 == 0,
-                     y + (size_t)(t * SIDE) * (size_t)ldy + r * SIDE, ldy);
-        }
+        m.sums = sums_of(in, t) + col0 / CODE_CHUNK * CHUNK_GROUPS * SIDE;
+        m.steps = steps_of(in, t);
+        m.n_tokens = at_most_int(SIDE, in->n - t * SIDE);
+        m.y = y + (size_t)(t * SIDE) * (size_t)ldy;
+        multiply(&m);
     }
 }
 
@@ -492,7 +490,7 @@ static void gemm_parts(int parts, int n_rows, const tq_matmul_input *in, int col
             for (int i = 0; i < 4; i++) {
                 int t0 = (t + i / 2) * SIDE, r0 = (r + i % 2) * SIDE;
                 if (t0 < in->n && r0 < n_rows)
-                    put_tile(tiles + i * TILE_FLOATS, NULL, at_most_int(SIDE, in->n - t0), at_most_int(SIDE, n_rows - r0), col0 == 0,
+                    put_tile(tiles + i * TILE_FLOATS, at_most_int(SIDE, in->n - t0), at_most_int(SIDE, n_rows - r0), col0 == 0,
                              y + (size_t)t0 * (size_t)ldy + r0, ldy);
             }
         }
@@ -516,7 +514,7 @@ static void gemm_tiled(const tq_matrix *w, int row0, int n_rows, const tq_matmul
         int n = at_most_int(at_a_time, w->cols - col0);
         fill_tiles(w, row0, n_rows, col0, n, parts, &p);
         __asm__ volatile("" ::: "memory"); /* loads of tiles do not tell the compiler what they read */
-        if (affine) gemm_codes(w, n_rows, in, col0, n, &p, y, ldy);
+        if (affine) gemm_codes(w, row0, n_rows, in, col0, n, &p, y, ldy);
         else gemm_parts(parts, n_rows, in, col0, n, &p, y, ldy);
     }
     _tile_release();

@@ -77,7 +77,7 @@ static inline __attribute__((always_inline)) void weave_values(page_pass_state *
                                                                const int bits) {
     for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
         UNROLL for (int i = 0; i < 4; i++) {
-            vb strand = value_strand(now, 0, v + i, 0, bits), before = value_strand(past, 0, v + i, 0, bits), level[2];
+            vb strand = value_strand(now, 0, v, i, 0, bits), before = value_strand(past, 0, v, i, 0, bits), level[2];
             if (first) next_lanes(&before);
             weave_two(t, before, strand, level, bits);
             add_levels(s, i, (__m512i)level[0], (__m512i)level[1], n_q);
@@ -123,7 +123,8 @@ static inline __attribute__((always_inline)) void dot_two_value_tiles(page_pass_
 static inline __attribute__((always_inline)) void dot_woven_page(const tq_page_codes *side, const tq_int_vectors *q, int first,
                                                                  int32_t *dots, const int n_q, const int bits) {
     uint8_t levels[2 * 128 * 64] __attribute__((aligned(64)));
-    weave_tables t = load_weave(side->weave, bits);
+    weave_tables t;
+    load_weave(side->weave, bits, &t);
     const int8_t *high = q->high + first * 2 * TQ_INT_STRIDE;
     size_t share = side->next_bytes / (size_t)side->n_tiles;
     for (int tile = 0; tile < side->n_tiles; tile += 2) {
