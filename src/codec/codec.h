@@ -93,6 +93,7 @@ static inline int tq_chain_place(int t, int dim, int lanes) { return lanes * (t 
  * order, `stride` apart.  Returns their unit's inverse; 0 if there is nothing to choose: *scale is final and every code 0.
  * scale: from tq_trellis_sums of the codes found. */
 float tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, int stride, uint16_t *scale);
+float tq_trellis_factor(const tq_codec *codec, double energy, uint16_t *scale); /* the inverse, of |y|^2 */
 uint16_t tq_trellis_scale(float inverse_unit, int32_t product, int32_t energy);
 
 /* All names, for messages; and whether one is among them, its numbers aside. */

@@ -224,6 +224,108 @@ void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, 
     }
 }
 
+/* ---- 16 rows at a time, of woven codes ------------------------------------------------------------------------------------ */
+
+typedef uint8_t sixteen __attribute__((vector_size(16)));
+typedef uint16_t eight __attribute__((vector_size(16)));
+
+static sixteen load_sixteen(const uint8_t *p) {
+    sixteen v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* The codes of a lane's strand `s`, codes TQ_TRELLIS_ROWS apart: the byte that put_woven_row makes of them, or their six bits. */
+static sixteen strand_of(const uint8_t *codes, int bits, int s) {
+    enum { NEXT = TQ_TRELLIS_ROWS };
+    sixteen first = load_sixteen(codes), second = load_sixteen(codes + NEXT);
+    if (bits == 4) return first << 4 | second;
+    if (bits == 3) return first | second << 3;
+    int r = s % 3 * 2;
+    sixteen three = first | second << 2 | load_sixteen(codes + 2 * NEXT) << 4;
+    return ((three << r | three >> (6 - r)) & 63) | load_sixteen(codes + 3 * NEXT) << 6;
+}
+
+/* Four lanes of 16 rows -> 64 bytes, a row's lanes side by side. */
+static void interleave(const sixteen lane[4], uint8_t *to) {
+#define FIRST_BYTES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define LAST_BYTES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define FIRST_PAIRS 0, 8, 1, 9, 2, 10, 3, 11
+#define LAST_PAIRS 4, 12, 5, 13, 6, 14, 7, 15
+    eight a = (eight)__builtin_shufflevector(lane[0], lane[1], FIRST_BYTES);
+    eight b = (eight)__builtin_shufflevector(lane[2], lane[3], FIRST_BYTES);
+    eight c = (eight)__builtin_shufflevector(lane[0], lane[1], LAST_BYTES);
+    eight d = (eight)__builtin_shufflevector(lane[2], lane[3], LAST_BYTES);
+    eight all[4] = {__builtin_shufflevector(a, b, FIRST_PAIRS), __builtin_shufflevector(a, b, LAST_PAIRS),
+                    __builtin_shufflevector(c, d, FIRST_PAIRS), __builtin_shufflevector(c, d, LAST_PAIRS)};
+    memcpy(to, all, sizeof all);
+#undef FIRST_BYTES
+#undef LAST_BYTES
+#undef FIRST_PAIRS
+#undef LAST_PAIRS
+}
+
+/* A tile of keys. */
+static void put_key_tile(const tq_codec *codec, uint8_t *tile, const uint8_t *chains) {
+    const int bits = codec->bits, at_once = tq_weave_codes(bits), steps = codec->dim / 4 / at_once;
+    const size_t lane_bytes = (size_t)(codec->dim / 4) * TQ_TRELLIS_ROWS;
+    for (int s = 0, n; s < steps; s += n) {
+        sixteen strands[4][4]; /* lanes of a strand */
+        n = bits != 3 ? 1 : steps - s < 4 ? steps - s : 4;
+        for (int i = 0; i < n; i++)
+            for (int lane = 0; lane < 4; lane++)
+                strands[i][lane] = strand_of(chains + (size_t)lane * lane_bytes + (size_t)((s + i) * at_once) * TQ_TRELLIS_ROWS, bits, s + i);
+        for (int i = 0; n == 4 && i < 3; i++) /* put_six */
+            for (int lane = 0; lane < 4; lane++) strands[i][lane] |= (strands[3][lane] >> 2 * i & 3) << 6;
+        for (int i = 0; i < (n == 4 ? 3 : n); i++, tile += TQ_VECTOR_BYTES) interleave(strands[i], tile);
+    }
+}
+
+/* 16 rows of values, of which the first is `row` of the block. */
+static void put_value_rows(const tq_codec *codec, uint8_t *block, int row, const uint8_t *chains) {
+    const int bits = codec->bits, at_once = tq_weave_codes(bits), tiles = codec->dim / TQ_TILE;
+    const size_t tile_bytes = tq_block_tile_bytes(codec, TQ_VALUES);
+    const int n = bits == 3 ? 3 : 4; /* strands of four vectors */
+    block += (size_t)(row / 16 * n * TQ_VECTOR_BYTES);
+    for (int lane = 0; lane < TQ_TILE; lane++)
+        for (int t = 0; t < tiles; t += at_once, chains += at_once * TQ_TRELLIS_ROWS) {
+            uint32_t rows[4]; /* bytes of four rows each */
+            sixteen strand = strand_of(chains, bits, t / at_once);
+            memcpy(rows, &strand, sizeof rows);
+            uint8_t *to = block + (size_t)t * tile_bytes + 4 * lane;
+            for (int i = 0; i < n; i++, to += TQ_VECTOR_BYTES) {
+                if (bits == 3) rows[i] |= (rows[3] >> 2 * i & 0x03030303) << 6; /* put_six */
+                memcpy(to, &rows[i], sizeof rows[i]);
+            }
+        }
+}
+
+static void put_chain(const tq_codec *codec, tq_side side, uint8_t *block, int row, const uint8_t *chain, uint16_t scale) {
+    int dim = codec->dim, lanes = tq_side_lanes(side);
+    uint8_t codes[TQ_MAX_PLANAR_DIM];
+    for (int lane = 0; lane < lanes; lane++) /* in the order of tq_chain_place */
+        for (int i = lane; i < dim; i += lanes, chain += TQ_TRELLIS_ROWS) codes[i] = *chain;
+    tq_block_put(codec, side, block, row, codes, scale);
+}
+
+void tq_block_put_chains(const tq_codec *codec, tq_side side, uint8_t *block, int row, int n, const uint8_t *chains,
+                         const uint16_t *scales) {
+    /* A last group of two strands leaves bits of its bytes as they are. */
+    bool by_tiles = tq_block_is_woven(codec, side) && (side == TQ_VALUES || codec->bits != 3 || codec->dim % 32 == 0);
+    size_t tile_bytes = tq_block_tile_bytes(codec, side);
+    uint16_t *to = (uint16_t *)(uintptr_t)tq_block_scales(codec, side, block);
+    for (int done = 0, now; done < n; done += now, row += now, chains += now, scales += now) {
+        now = by_tiles && row % TQ_TILE == 0 && n - done >= TQ_TILE ? TQ_TILE : 1;
+        if (now == 1) {
+            put_chain(codec, side, block, row, chains, *scales);
+            continue;
+        }
+        if (side == TQ_KEYS) put_key_tile(codec, block + (size_t)(row / TQ_TILE) * tile_bytes, chains);
+        else put_value_rows(codec, block, row, chains);
+        memcpy(to + row, scales, (size_t)now * sizeof *scales);
+    }
+}
+
 void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row, const float *x) {
     if (codec->kind == TQ_CODEC_SPLIT) {
         tq_split_encode(codec, channels_of(codec, block), x, block + (size_t)row * codec->row_bytes);

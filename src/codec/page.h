@@ -84,6 +84,11 @@ void tq_block_store(const tq_codec *codec, tq_side side, uint8_t *block, int row
 void tq_block_rotate(const tq_codec *codec, tq_side side, const uint8_t *block, const float *x, float *y);
 void tq_block_put(const tq_codec *codec, tq_side side, uint8_t *block, int row, const uint8_t *codes, uint16_t scale);
 
+/* tq_block_put of n <= TQ_TRELLIS_ROWS rows from `row` on, whose codes stand as trellises are encoded: (dim, TQ_TRELLIS_ROWS),
+ * in the order of tq_chain_place.  Trellises only. */
+void tq_block_put_chains(const tq_codec *codec, tq_side side, uint8_t *block, int row, int n, const uint8_t *chains,
+                         const uint16_t *scales);
+
 /* The row as the codes say, in the original basis: for tests and tools; attention never calls it. */
 void tq_block_load(const tq_codec *codec, tq_side side, const uint8_t *block, int row, float *x);
 

@@ -29,9 +29,57 @@ tq_status tq_rotation_hadamard(int dim, uint64_t seed, tq_rotation *out, tq_erro
     return TQ_OK;
 }
 
+typedef float four __attribute__((vector_size(16)));
+
+static four load_four(const float *p) {
+    four v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void turn(four v[4]) {
+    four a = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), b = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+    four c = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), d = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+    v[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5), v[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    v[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5), v[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+
+/* Two stages: of neighbours, then of those. */
+static void two_stages(four v[4]) {
+    four a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
+    v[0] = a + c, v[1] = b + d, v[2] = a - c, v[3] = b - d;
+}
+
+/* The stages of halves 1, 2, 4 and 8 over 16 values: the first two with a value of each run of four in a register. */
+static void four_stages(float *y) {
+    four v[4];
+    for (int i = 0; i < 4; i++) v[i] = load_four(y + 4 * i);
+    turn(v);
+    two_stages(v);
+    turn(v);
+    two_stages(v);
+    memcpy(y, v, sizeof v);
+}
+
+/* The stages of halves `run` and 2 run; run is a multiple of four. */
+static void two_wide_stages(float *y, int dim, int run) {
+    for (int base = 0; base < dim; base += 4 * run)
+        for (int i = base; i < base + run; i += 4) {
+            four v[4];
+            for (int k = 0; k < 4; k++) v[k] = load_four(y + i + k * run);
+            two_stages(v);
+            for (int k = 0; k < 4; k++) memcpy(y + i + k * run, &v[k], sizeof v[k]);
+        }
+}
+
 /* Butterflies over the pow2 axis of y: (pow2, odd); unnormalised, its own inverse up to pow2. */
 static void walsh_hadamard(float *restrict y, int pow2, int odd) {
-    for (int half = 1; half < pow2; half *= 2) {
+    int half = 1;
+    if (odd == 1 && pow2 >= 16) {
+        for (int i = 0; i < pow2; i += 16) four_stages(y + i);
+        for (half = 16; 4 * half <= pow2; half *= 4) two_wide_stages(y, pow2, half);
+    }
+    for (; half < pow2; half *= 2) {
         int run = half * odd;
         for (int base = 0; base < pow2 * odd; base += 2 * run)
             for (int i = base; i < base + run; i++) {

@@ -20,11 +20,12 @@ static float get_f32(const uint8_t *p) {
     return v;
 }
 
-static float norm_of(const float *x, int n) {
+static double energy_of(const float *x, int n) {
     double sum = 0; /* squares of large keys leave the range of f32 early */
     for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
-    return (float)sqrt(sum);
+    return sum;
 }
+static float norm_of(const float *x, int n) { return (float)sqrt(energy_of(x, n)); }
 
 /* ---- PLANAR ------------------------------------------------------------------------------------------------------ */
 
@@ -62,12 +63,13 @@ static uint16_t fit_scale(int dim, const float *y, const int8_t *levels) {
     return energy > 0 ? tq_scale_f16((float)(product * 127.0 / (double)energy)) : 0;
 }
 
-/* The factor that gives y variance 1, or 0: then *scale says what y is, zero or not finite. */
-static float unit_factor(int dim, const float *y, uint16_t *scale) {
-    float norm = norm_of(y, dim);
+/* The factor that gives y of squares `energy` variance 1, or 0: then *scale says what y is, zero or not finite. */
+static float unit_of_energy(int dim, double energy, uint16_t *scale) {
+    float norm = (float)sqrt(energy);
     *scale = norm == 0 ? 0 : 0x7e00;
     return norm > 0 && isfinite(norm) ? sqrtf((float)dim) / norm : 0.0f;
 }
+static float unit_factor(int dim, const float *y, uint16_t *scale) { return unit_of_energy(dim, energy_of(y, dim), scale); }
 
 /* Evenly spaced levels, step * (1, 3, 5 ...) / 2 and their negatives.  A normal coordinate's best steps, in its standard
  * deviations, are BEST_STEP; a row of a hundred values has its own best nearby: of N_STEPS, from FIRST_STEP to
@@ -114,13 +116,16 @@ static uint16_t quantize_uniform(const tq_codec *codec, const float *y, uint8_t 
     return fit_scale(dim, y, levels);
 }
 
+float tq_trellis_factor(const tq_codec *codec, double energy, uint16_t *scale) {
+    float factor = unit_of_energy(codec->dim, energy, scale) * (codec->trellis->sigma * TQ_TRELLIS_UNIT);
+    if (isfinite(factor)) return factor;
+    *scale = 0; /* the row is so short that its scale is 0 */
+    return 0;
+}
+
 float tq_trellis_begin(const tq_codec *codec, int lanes, const float *y, int16_t *samples, int stride, uint16_t *scale) {
     int dim = codec->dim;
-    float factor = unit_factor(dim, y, scale) * (codec->trellis->sigma * TQ_TRELLIS_UNIT);
-    if (!isfinite(factor)) { /* the row is so short that its scale is 0 */
-        *scale = 0;
-        return 0;
-    }
+    float factor = tq_trellis_factor(codec, energy_of(y, dim), scale);
     /* Of the row's length at most: 512 dims make 23 standard deviations, 18,000 units. */
     for (int lane = 0; factor != 0 && lane < lanes; lane++) /* in the order of tq_chain_place */
         for (int i = lane; i < dim; i += lanes, samples += stride) *samples = (int16_t)lrintf(y[i] * factor);

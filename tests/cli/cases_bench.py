@@ -77,6 +77,26 @@ def bench_refuses_what_it_cannot_measure(tmp):
 
 
 @test
+def bench_gives_keys_centres_as_it_is_told(tmp):
+    cell = [*TINY[:2], "--decode", "4", "--context", "600", "--kv", "tcq3"]
+    sizes = {centre: json.loads(tq("bench", "cell", *cell, "--fill", "prefill", "--key-centre", centre).expect(0).out)["cache_bytes"]
+             for centre in ("on", "off")}
+    check(sizes["off"] < sizes["on"], f"pages without centres are smaller: {sizes}")
+    for centre in sizes:  # a table's cells are told too, and so are the lines of a sweep
+        (row,) = results("context", *TINY, "--contexts", "600", "--kv", "tcq3", "--key-centre", centre)
+        check_equal(row["cache_bytes"], sizes[centre], f"cache of a table's cell, {centre}")
+    file = tmp / "cells"
+    file.write_text("as told: --kv tcq3 --context 600 --fill prefill\nitself: --kv tcq3 --context 600 --fill prefill --key-centre on\n")
+    rows = results("sweep", file, *TINY, "--key-centre", "off")
+    check_equal([r["cache_bytes"] for r in rows], [sizes["off"], sizes["on"]], "caches of a sweep")
+    for kind, more in (("cell", []), ("context", []), ("parallel", []), ("compare", ["--prompt", "Hi"]), ("sweep", [file])):
+        tq("bench", kind, *TINY[:2], *more, "--key-centre", "perhaps").expect(2, "--key-centre: want auto, on or off, got 'perhaps'")
+    tq("bench", "parallel", *TINY, "--requests", "1", "--kv", "paper-mse:3", "--key-centre", "on").expect(
+        1, "key centre: codec 'paper-mse:3' keeps none")
+    tq("bench", "parallel", *TINY, "--requests", "1", "--kv", "tq3", "--key-centre", "off").expect(0)
+
+
+@test
 def bench_cell_refuses_what_a_text_decides(tmp):
     tq("bench", "cell", "--text", "x", "--context", "9").expect(2, "a text is the context")
     tq("bench", "cell", "--text", "x", "--fill", "prefill").expect(2, "a text is the context")

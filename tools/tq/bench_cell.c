@@ -131,6 +131,7 @@ static tq_status measure(cell *c, bench_run *r, tq_error *err) {
     params.cache.buffer_size = s->buffer_size;
     params.cache.sinks = s->sinks;
     params.cache.flush_batch_size = s->flush_batch_size;
+    params.cache.key_centre = s->key_centre;
     params.prefill_chunk = s->prefill_chunk;
     tq_status status = prepare_ids(c, err);
     if (status != TQ_OK) return status;
@@ -212,6 +213,7 @@ int bench_spec_parse(int argc, char **argv, bench_spec *spec) {
     options_find(&o, "fill")->given = &fill_given;
     bench_add_spec(&o, spec);
     int code = options_parse(&o, argc, argv, NULL);
+    if (code == OPTIONS_RUN) code = bench_check_spec(&o, spec);
     if (code != OPTIONS_RUN) return code;
     spec->from = model;
     spec->fill_prefill = strcmp(fill_name, "prefill") == 0;
@@ -286,6 +288,11 @@ void bench_add_spec(options *o, bench_spec *spec) {
     add_int(o, "buffer-size", &spec->buffer_size, 0, 1 << 24, "newest tokens kept exact (default 128)");
     add_int(o, "sinks", &spec->sinks, 0, 1 << 24, "first tokens kept exact (default 4)");
     add_int(o, "flush-batch-size", &spec->flush_batch_size, 1, 1 << 24, "tokens packed at a time (default 32)");
+    options_add_key_centre(o, &spec->key_centre_text);
+}
+
+int bench_check_spec(const options *o, bench_spec *spec) {
+    return options_read_key_centre(o, spec->key_centre_text, &spec->key_centre);
 }
 
 /* ---- in the process that wants it -------------------------------------------------------------------------------- */
@@ -335,6 +342,7 @@ static void describe(const bench_spec *s, arguments *a) {
     push_int(a, "--buffer-size", s->buffer_size);
     push_int(a, "--sinks", s->sinks);
     push_int(a, "--flush-batch-size", s->flush_batch_size);
+    push_option(a, "--key-centre", s->key_centre_text);
 }
 
 /* Everything that comes out of a descriptor, NUL-terminated; free(). */

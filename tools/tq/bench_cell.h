@@ -19,6 +19,8 @@ typedef struct bench_spec {
     const char *text, *text_file; /* a prompt: then context is its length; both NULL: random ids */
     int buffer_size, sinks, flush_batch_size;
     int prefill_chunk;
+    const char *key_centre_text; /* as given; NULL: auto */
+    tq_key_centre key_centre;
 } bench_spec;
 
 /* What one run of a cell measured.  NAN and -1: not measured. */
@@ -47,6 +49,7 @@ int bench_read_counts(const char *text, int min, int max, int *counts, int cap);
 
 /* The options of a cell that do not differ between the cells of a table. */
 void bench_add_spec(options *o, bench_spec *spec);
+int bench_check_spec(const options *o, bench_spec *spec); /* after parsing; OPTIONS_RUN or the code to exit with */
 void bench_add_prompt(options *o, bench_spec *spec, bool *given); /* --prompt N; given: may be NULL */
 
 /* All of them, of `tq bench cell` and of a line of a sweep; *spec are the defaults.  OPTIONS_RUN or the code to exit with. */

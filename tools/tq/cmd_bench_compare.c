@@ -66,6 +66,7 @@ int bench_compare_main(int argc, char **argv) {
     options_find(&o, "decode")->help = "tokens of the answer (default 64)";
     bench_table_options(&o, &table);
     int code = options_parse(&o, argc, argv, NULL);
+    if (code == OPTIONS_RUN) code = bench_check_spec(&o, &spec);
     if (code != OPTIONS_RUN) return code;
     if (!prompt == !prompt_file) return options_usage_error(&o, "want --prompt or --prompt-file");
     codec_list codecs;

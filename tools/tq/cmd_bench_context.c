@@ -40,6 +40,7 @@ int bench_context_main(int argc, char **argv) {
                                  .help = "finds the peer's tokens/s: its first group, the last time it occurs\n"
                                          "(default: a number before tok/s, tokens/s, t/s)"});
     int code = options_parse(&o, argc, argv, NULL), contexts[CONTEXTS_CAP];
+    if (code == OPTIONS_RUN) code = bench_check_spec(&o, &spec);
     if (code != OPTIONS_RUN) return code;
     codec_list codecs;
     code = codec_list_cut(&o, kv, &codecs);

@@ -25,6 +25,7 @@ typedef struct plan {
     int sizes[SIZES_CAP], n_sizes, most; /* requests at once; the largest */
     int prompt, decode, repeats;
     const char *kv;
+    tq_key_centre key_centre;
     int32_t *prompts;  /* (most, prompt) */
     int room;          /* tokens that a request can come to */
     int32_t *expected; /* (most, room): what a request got so far, */
@@ -218,6 +219,7 @@ static int measure(const char *name, tq_model *model, plan *p, figures *f, char 
     params.parallel = p->most;
     params.ctx = p->prompt + p->room;
     params.cache.kv = p->kv;
+    params.cache.key_centre = p->key_centre;
     params.keep_prompts = params.keep_replies = false;
     if (tq_scheduler_new(model, &params, &scheduler, &err) != TQ_OK) return setup_fail(name, "%s", err.text);
     tq_scheduler_get_stats(scheduler, &stats);
@@ -234,7 +236,7 @@ static int measure(const char *name, tq_model *model, plan *p, figures *f, char 
 int bench_parallel_main(int argc, char **argv) {
     static const char *const name = "bench parallel";
     plan p = {.prompt = 16, .decode = 64, .repeats = 3, .kv = tq_cache_config_default().kv};
-    const char *requests = "1,2,4,8,16";
+    const char *requests = "1,2,4,8,16", *key_centre = NULL;
     bool json = false, csv = false;
     model_options from;
     options o;
@@ -247,6 +249,7 @@ int bench_parallel_main(int argc, char **argv) {
                                  .help = "at once (default 1,2,4,8,16)"});
     options_add(&o, (option_row){.name = "kv", .argument = "CODEC", .type = OPTION_STRING, .to = &p.kv,
                                  .help = "codec of keys and values (default tq3)"});
+    options_add_key_centre(&o, &key_centre);
     options_add(&o, (option_row){.name = "prompt", .argument = "N", .type = OPTION_INT, .to = &p.prompt, .min = 1, .max = 1 << 20,
                                  .help = "random tokens of each prompt (default 16)"});
     options_add(&o, (option_row){.name = "decode", .argument = "N", .type = OPTION_INT, .to = &p.decode, .min = 4, .max = 1 << 20,
@@ -256,6 +259,7 @@ int bench_parallel_main(int argc, char **argv) {
     options_add(&o, (option_row){.name = "json", .type = OPTION_FLAG, .to = &json, .help = "print one JSON object"});
     options_add(&o, (option_row){.name = "csv", .type = OPTION_FLAG, .to = &csv, .help = "print comma-separated values"});
     int code = options_parse(&o, argc, argv, NULL);
+    if (code == OPTIONS_RUN) code = options_read_key_centre(&o, key_centre, &p.key_centre);
     if (code != OPTIONS_RUN) return code;
     if (json && csv) return options_usage_error(&o, "--json and --csv: give one of them");
     p.n_sizes = bench_read_counts(requests, 1, TQ_MAX_PARALLEL, p.sizes, SIZES_CAP);

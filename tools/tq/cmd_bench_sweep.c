@@ -58,6 +58,7 @@ int bench_sweep_main(int argc, char **argv) {
     bench_add_spec(&o, &spec);
     bench_table_options(&o, &table);
     int first, code = options_parse(&o, argc, argv, &first);
+    if (code == OPTIONS_RUN) code = bench_check_spec(&o, &spec);
     if (code != OPTIONS_RUN) return code;
     if (argc - first != 1) return options_usage_error(&o, "want one FILE, got %d operands", argc - first);
     spec.from = model;

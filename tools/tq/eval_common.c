@@ -71,7 +71,7 @@ int eval_options_read(const options *o, eval_options *e) {
     if (e->json && e->csv) return options_usage_error(o, "--json and --csv: give one of them");
     if (e->cache.codec_given)
         return options_usage_error(o, "--key-bits, --value-bits and --value-group-size: name the codecs in --kv instead");
-    int code = options_take_key_centre(o, &e->cache);
+    int code = options_read_key_centre(o, e->cache.key_centre, &e->cache.config.key_centre);
     if (code == OPTIONS_RUN) code = codec_list_read(o, &e->cache, e->caches, &e->codecs);
     if (code == OPTIONS_RUN) code = add_reference_and_control(o, e);
     if (code == OPTIONS_RUN && e->plot && gnuplot_check(e->command, e->plot) != EXIT_SUCCESS) return EXIT_FAILURE;

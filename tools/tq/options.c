@@ -282,6 +282,15 @@ static void add_codec_int(options *o, cache_options *cache, const char *name, in
                                 .given = &cache->codec_given});
 }
 
+void options_add_key_centre(options *o, const char **to) {
+    options_add(o, (option_row){.name = "key-centre",
+                                .argument = "WHEN",
+                                .type = OPTION_STRING,
+                                .to = to,
+                                .help = "pages of rotated codecs keep the mean of their keys apart: on, off, or auto (default),\n"
+                                        "by layer, where what the first page shows is worth its bytes"});
+}
+
 void options_add_cache(options *o, cache_options *cache) {
     *cache = (cache_options){.config = tq_cache_config_default()};
     options_heading(o, "Cache");
@@ -300,12 +309,7 @@ void options_add_cache(options *o, cache_options *cache) {
     add_codec_int(o, cache, "value-bits", &cache->config.value_bits, 8, "bits of values, in place of the codec's");
     add_codec_int(o, cache, "value-group-size", &cache->config.value_group_size, 1024,
                   "values that share a scale (min-max values only)");
-    options_add(o, (option_row){.name = "key-centre",
-                                .argument = "WHEN",
-                                .type = OPTION_STRING,
-                                .to = &cache->key_centre,
-                                .help = "pages of rotated codecs keep the mean of their keys apart: on, off, or auto (default),\n"
-                                        "by layer, where what the first page shows is worth its bytes"});
+    options_add_key_centre(o, &cache->key_centre);
     add_int(o, "buffer-size", "N", &cache->config.buffer_size, 0, 1 << 24, "newest tokens kept exact (default 128)");
     options_find(o, "buffer-size")->given = &cache->buffer_given;
     add_int(o, "sinks", "N", &cache->config.sinks, 0, 1 << 24, "first tokens kept exact (default 4)");
@@ -320,18 +324,18 @@ void options_add_cache(options *o, cache_options *cache) {
 
 const char *const options_key_centres[] = {[TQ_KEY_CENTRE_AUTO] = "auto", [TQ_KEY_CENTRE_ON] = "on", [TQ_KEY_CENTRE_OFF] = "off"};
 
-int options_take_key_centre(const options *o, cache_options *cache) {
-    if (!cache->key_centre) return OPTIONS_RUN;
+int options_read_key_centre(const options *o, const char *text, tq_key_centre *out) {
+    if (!text) return OPTIONS_RUN;
     for (int i = TQ_KEY_CENTRE_AUTO; i <= TQ_KEY_CENTRE_OFF; i++) {
-        if (strcmp(cache->key_centre, options_key_centres[i]) != 0) continue;
-        cache->config.key_centre = (tq_key_centre)i;
+        if (strcmp(text, options_key_centres[i]) != 0) continue;
+        *out = (tq_key_centre)i;
         return OPTIONS_RUN;
     }
-    return options_usage_error(o, "--key-centre: want auto, on or off, got '%s'", cache->key_centre);
+    return options_usage_error(o, "--key-centre: want auto, on or off, got '%s'", text);
 }
 
 int options_check_cache(const options *o, cache_options *cache) {
-    int code = options_take_key_centre(o, cache);
+    int code = options_read_key_centre(o, cache->key_centre, &cache->config.key_centre);
     if (code != OPTIONS_RUN) return code;
     const char *kv = cache->config.kv; /* with a comma it is a list, whose other codecs have a buffer */
     if (cache->buffer_given && strncmp(kv, "window:", 7) == 0 && !strchr(kv, ','))

@@ -93,8 +93,10 @@ int options_get_memory(const char *command, const model_options *model, int64_t 
 /* --kv --key-bits --value-bits --value-group-size --key-centre --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
 void options_add_cache(options *o, cache_options *cache);
 
-/* After parsing: --key-centre into config.  OPTIONS_RUN or the code to exit with. */
-int options_take_key_centre(const options *o, cache_options *cache);
+/* --key-centre alone; and after parsing what it says, NULL where it was not given: *out stays.  OPTIONS_RUN or the code to exit
+ * with. */
+void options_add_key_centre(options *o, const char **to);
+int options_read_key_centre(const options *o, const char *text, tq_key_centre *out);
 extern const char *const options_key_centres[]; /* names, by tq_key_centre */
 
 /* After parsing: the same, refuse what contradicts itself, and turn --no-turboquant into the codec f16.  OPTIONS_RUN or the code

@@ -11,22 +11,28 @@
  * keys is further from the mean of the page than that is. */
 enum { MIN_CENTRE_ROWS = 16 };
 
-/* Row `index` of the queue -> x (head_dim): the window's rows, then the chunk's. */
-static void queue_row(const tq_flush_args *a, tq_side side, int head, int index, float *x) {
+/* Row `index` of the queue: the window's rows, then the chunk's. */
+static tq_exact_row queue_at(const tq_flush_args *a, tq_side side, int head, int index) {
     const tq_kv_store *s = a->store;
     size_t dim = (size_t)s->head_dim;
     if (index < s->n_window) {
         size_t row = (size_t)head * (size_t)s->exact_cap + (size_t)(s->n_sinks + index);
-        const uint16_t *half = (side == TQ_KEYS ? s->exact_k : s->exact_v) + row * dim;
-        for (size_t i = 0; i < dim; i++) x[i] = tq_f16_f32(half[i]);
-    } else {
-        size_t row = (size_t)(index - s->n_window) * (size_t)s->n_kv_heads + (size_t)head;
-        memcpy(x, (side == TQ_KEYS ? a->k : a->v) + row * dim, dim * sizeof(float));
+        return (tq_exact_row){(side == TQ_KEYS ? s->exact_k : s->exact_v) + row * dim, true};
     }
+    size_t row = (size_t)(index - s->n_window) * (size_t)s->n_kv_heads + (size_t)head;
+    return (tq_exact_row){(side == TQ_KEYS ? a->k : a->v) + row * dim, false};
+}
+
+static void queue_row(const tq_flush_args *a, tq_side side, int head, int index, float *x) {
+    tq_exact_row row = queue_at(a, side, head, index);
+    size_t dim = (size_t)a->store->head_dim;
+    if (!row.half) memcpy(x, row.x, dim * sizeof(float));
+    for (size_t i = 0; row.half && i < dim; i++) x[i] = tq_f16_f32(((const uint16_t *)row.x)[i]);
 }
 
 /* The centre of a page whose first key is row `first` of the queue. */
-static void give_centre(const tq_flush_args *a, int head, int first, uint8_t *block, const uint8_t *previous) {
+static void give_centre(const tq_flush_args *a, int head, int first, uint8_t *block, const uint8_t *previous,
+                        const tq_encoder *encoder) {
     const tq_kv_store *s = a->store;
     int available = s->n_window + a->n - first;
     if (available > TQ_PAGE_TOKENS) available = TQ_PAGE_TOKENS;
@@ -35,11 +41,10 @@ static void give_centre(const tq_flush_args *a, int head, int first, uint8_t *bl
                (size_t)s->head_dim * sizeof(uint16_t));
         return;
     }
-    float mean[TQ_MAX_DIM] = {0}, x[TQ_MAX_DIM];
-    for (int r = 0; r < available; r++) {
-        queue_row(a, TQ_KEYS, head, first + r, x);
-        for (int i = 0; i < s->head_dim; i++) mean[i] += x[i];
-    }
+    float mean[TQ_MAX_PLANAR_DIM] = {0};
+    tq_exact_row rows[TQ_PAGE_TOKENS];
+    for (int r = 0; r < available; r++) rows[r] = queue_at(a, TQ_KEYS, head, first + r);
+    encoder->add_rows(rows, available, s->head_dim, mean);
     for (int i = 0; i < s->head_dim; i++) mean[i] /= (float)available;
     tq_block_set_centre(s->key, block, mean);
 }
@@ -67,25 +72,19 @@ static void give_channels(const tq_flush_args *a, tq_side side, int head, int fi
 static void pack_trellis(const tq_flush_args *a, tq_side side, int head, int first, int n, uint8_t *block, int row,
                          const tq_kernels *k, tq_trellis_work *work) {
     const tq_codec *codec = side == TQ_KEYS ? a->store->key : a->store->value;
-    int dim = codec->dim, lanes = tq_side_lanes(side);
-    float x[TQ_MAX_PLANAR_DIM], y[TQ_MAX_PLANAR_DIM], inverse_unit[TQ_TRELLIS_ROWS];
+    tq_exact_row rows[TQ_TRELLIS_ROWS];
+    float inverse_unit[TQ_TRELLIS_ROWS];
     int32_t product[TQ_TRELLIS_ROWS], energy[TQ_TRELLIS_ROWS];
-    uint8_t codes[TQ_MAX_PLANAR_DIM];
     uint16_t scale[TQ_TRELLIS_ROWS];
+    for (int r = 0; r < n; r++) rows[r] = queue_at(a, side, head, first + r);
+    k->encoder->trellis_begin(codec, side, block, rows, n, work->samples, inverse_unit, scale, work->scratch);
+    k->trellis_encode(codec->trellis, work->samples, n, codec->dim, work->chains, product, energy, work->scratch);
     for (int r = 0; r < n; r++) {
-        queue_row(a, side, head, first + r, x);
-        tq_block_rotate(codec, side, block, x, y);
-        inverse_unit[r] = tq_trellis_begin(codec, lanes, y, work->samples + r, TQ_TRELLIS_ROWS, &scale[r]);
+        if (inverse_unit[r] != 0) scale[r] = tq_trellis_scale(inverse_unit[r], product[r], energy[r]);
+        else
+            for (int i = 0; i < codec->dim; i++) work->chains[i * TQ_TRELLIS_ROWS + r] = 0; /* nothing was chosen */
     }
-    k->trellis_encode(codec->trellis, work->samples, n, dim, work->chains, product, energy, work->scratch);
-    for (int r = 0; r < n; r++) {
-        bool chosen = inverse_unit[r] != 0;
-        if (chosen) scale[r] = tq_trellis_scale(inverse_unit[r], product[r], energy[r]);
-        const uint8_t *chain = work->chains + r;
-        for (int lane = 0; lane < lanes; lane++) /* in the order of tq_chain_place */
-            for (int i = lane; i < dim; i += lanes, chain += TQ_TRELLIS_ROWS) codes[i] = chosen ? *chain : 0;
-        tq_block_put(codec, side, block, row + r, codes, scale[r]);
-    }
+    tq_block_put_chains(codec, side, block, row, n, work->chains, scale);
 }
 
 static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_kernels *k, tq_trellis_work *work) {
@@ -97,7 +96,7 @@ static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_k
         size_t block_at = (size_t)head * s->page_bytes + (side == TQ_VALUES ? s->value_at : 0);
         uint8_t *block = s->pages[page] + block_at;
         if (row == 0 && tq_block_has_centre(codec, side))
-            give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
+            give_centre(a, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL, k->encoder);
         if (row == 0 && tq_block_has_channels(codec))
             give_channels(a, side, head, a->n_forget + r, block, page > 0 ? s->pages[page - 1] + block_at : NULL);
         n = codec->trellis ? TQ_TRELLIS_ROWS : 1;
@@ -113,7 +112,7 @@ static void pack_rows(const tq_flush_args *a, tq_side side, int head, const tq_k
 }
 
 /* The queue behind its first n_forget + n_pack rows becomes the window. */
-static void keep_rows(const tq_flush_args *a, tq_side side, int head) {
+static void keep_rows(const tq_flush_args *a, tq_side side, int head, const tq_encoder *encoder) {
     const tq_kv_store *s = a->store;
     size_t dim = (size_t)s->head_dim;
     uint16_t *window = (side == TQ_KEYS ? s->exact_k : s->exact_v) +
@@ -124,8 +123,7 @@ static void keep_rows(const tq_flush_args *a, tq_side side, int head) {
     for (int r = leave + stay; r < s->n_window + a->n; r++) {
         const float *x = (side == TQ_KEYS ? a->k : a->v) +
                          ((size_t)(r - s->n_window) * (size_t)s->n_kv_heads + (size_t)head) * dim;
-        uint16_t *row = window + (size_t)(r - leave) * dim;
-        for (size_t i = 0; i < dim; i++) row[i] = tq_f32_f16(x[i]);
+        encoder->to_half(x, s->head_dim, window + (size_t)(r - leave) * dim);
     }
 }
 
@@ -139,7 +137,7 @@ static void flush_task(void *ctx, int task, int worker) {
     const tq_flush_args *args = job->args;
     tq_side side = task % 2 ? TQ_VALUES : TQ_KEYS;
     pack_rows(args, side, task / 2, job->cpu->kernels, &job->cpu->trellis_work[worker]);
-    keep_rows(args, side, task / 2);
+    keep_rows(args, side, task / 2, job->cpu->kernels->encoder);
 }
 
 void tq_cpu_flush(tq_backend *backend, const tq_flush_args *args) {

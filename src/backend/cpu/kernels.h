@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/cpu/encode.h"
 #include "base/status.h"
 #include "base/tensor.h"
 #include "codec/pair_codebook.h"
@@ -187,6 +188,7 @@ typedef struct tq_kernels {
     void (*unpack_trellis_values)(const tq_trellis_weave *weave, const uint8_t *codes, int n_tiles, uint8_t *dst);
     /* Codes of pairs of a tile of n_vectors vectors (a multiple of 4) -> bytes level + 128, 64 a vector. */
     void (*unpack_pairs)(const tq_pair_codebook *book, const uint8_t *tile, int n_vectors, bool values, uint8_t *dst);
+    const tq_encoder *encoder; /* rows on their way into a page */
     /* tq_trellis_encode of n_rows <= TQ_TRELLIS_ROWS rows side by side, and tq_trellis_sums of each: samples and codes are
      * (n, TQ_TRELLIS_ROWS), product and energy (TQ_TRELLIS_ROWS).  What belongs to no row may be read and comes out as
      * anything.  n >= 16; scratch: TQ_TRELLIS_SCRATCH(n). */

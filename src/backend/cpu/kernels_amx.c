@@ -9,6 +9,7 @@
 #include <cpuid.h>
 
 #include "backend/cpu/kernels_avx512.h"
+#include "backend/cpu/kernels_body.h"
 
 #if defined(TQ_EMULATED_TILES) /* by tests/support/emulated_tiles.h, read first where tiles are emulated */
 static bool has_tiles(void) { return true; }
@@ -38,6 +39,6 @@ static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_ti
 
 const tq_kernels tq_kernels_amx = {
     .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
-    .woven_dots = woven_dots,
+    .woven_dots = tq_woven_dots_avx512,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

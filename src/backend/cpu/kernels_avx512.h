@@ -1,5 +1,5 @@
-/* kernels_avx512.h: the functions of AVX-512 F, BW, DQ, VL, VBMI and VNNI, for the tables of kernels_avx512.c and kernels_amx.c:
- * each includes this once. */
+/* kernels_avx512.h: what AVX-512 F, BW, DQ, VL, VBMI and VNNI have for kernels_body.h, which the files of the tables,
+ * kernels_avx512.c and kernels_amx.c, include after this; and for pages_avx512.c. */
 #define VL 16
 #define GEMM_TOKENS 12
 #define GEMM_STEP 4
@@ -161,7 +161,7 @@ static inline void put_values(const float *levels, int bits, __m128i codes, __m5
 
 /* 64 codes at a time: VPERMB spreads runs of `bits` bytes, eight codes each, over eight bytes; VPMULTISHIFTQB brings
  * each code to a byte of its own. */
-static void expand_codes(const uint8_t *stream, int bits, const float *levels, int n, float scale, float offset,
+static inline void expand_codes(const uint8_t *stream, int bits, const float *levels, int n, float scale, float offset,
                          float *out) {
     __m512i in_word = _mm512_set1_epi64(0x0706050403020100), times = _mm512_set1_epi16((short)bits);
     __m512i word = _mm512_srlv_epi64(_mm512_set1_epi64(0x0706050403020100), /* byte 0: 0, 1, ... 7; to all bytes: */
@@ -184,6 +184,11 @@ static void expand_codes(const uint8_t *stream, int bits, const float *levels, i
 }
 
 #include "backend/cpu/page_dots_avx512.h"
+
+/* pages_avx512.c */
+void tq_page_dots_avx512(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+void tq_woven_dots_avx512(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots);
+#define PAGE_DOTS tq_page_dots_avx512
 
 /* ---- look-ups and sums of bytes for trellis codes */
 #define VB 64
@@ -220,10 +225,7 @@ static inline void exchange_halves(vb *a, vb *b) {
     *a = (vb)first;
 }
 
-#include "backend/cpu/kernels_body.h"
-#include "backend/cpu/trellis_dots_avx512.h"
-
-static bool has_avx512(void) {
+static inline bool has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&

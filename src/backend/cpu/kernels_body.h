@@ -11,8 +11,8 @@
  *     sum_registers(v)            VL registers -> one, lane i the sum of register i's lanes
  *     max_vf(a, b)                the larger, b if one is NaN
  *     max_magnitude(a, b)         of |a| and |b|; of one NaN and a number, either
- *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h)
- *     and what kernels_trellis.h, kernels_pairs.h and matmul_body.h ask for
+ *     page_dots, store_weights, sum_integers  the integer kernels (page_dots_*.h); or PAGE_DOTS, page_dots' name elsewhere
+ *     and what kernels_trellis.h, kernels_viterbi.h, kernels_pairs.h and matmul_body.h ask for
  * and afterwards writes its table.  Written with the vector extensions that GCC and clang share; these files are compiled
  * with -ffp-contract=fast, so that a * b + c is one instruction where the set has it. */
 
@@ -336,23 +336,37 @@ static void to_int(const float *x, int n, tq_int_vectors *out, int index) {
 
 #include "backend/cpu/kernels_pages.h"
 #include "backend/cpu/kernels_trellis.h"
+#include "backend/cpu/kernels_viterbi.h"
 #include "backend/cpu/kernels_pairs.h"
 
 #include "backend/cpu/matmul_body.h"
 #include "backend/cpu/kernels_layers.h"
 
+/* The same bits for any register (encode.h): one for each width. */
+#if VL == 16
+#define WIDTH_ENCODER tq_encoder_avx512
+#elif VL == 8
+#define WIDTH_ENCODER tq_encoder_avx2
+#else
+#define WIDTH_ENCODER tq_encoder_plain
+#endif
+
 /* The entries of a table, in parts, so that a set may have its own for some. */
 #define MATMUL_KERNELS                                                                                                 \
     .gemm_tile = GEMM_TOKENS, .gemm_rows = TQ_GEMM_ROWS, .matmul_same_input = matmul_same_input, .matmul_prepare = matmul_prepare, .gemm = gemm
+#ifndef PAGE_DOTS
+#define PAGE_DOTS page_dots
+#endif
 #define PAGE_KERNELS                                                                                                   \
     .unpack_trellis_keys = unpack_trellis_keys, .unpack_trellis_values = unpack_trellis_values,                        \
     .unpack_pairs = unpack_pairs,                                                                                      \
-    .page_dots = page_dots, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
+    .page_dots = PAGE_DOTS, .page_offsets = page_offsets, .page_scores = page_scores,                                  \
     .page_factors = page_factors, .page_weights = page_weights, .page_values = page_values
 #define OTHER_KERNELS                                                                                                  \
     .gemv = gemv, .unpack_row = unpack_row, .rms_norm = rms_norm, .silu_mul = silu_mul, .add = add,                    \
     .dot_rows_f32 = dot_rows_f32, .dot_rows_f16 = dot_rows_f16, .sum_rows_f32 = sum_rows_f32,                          \
     .sum_rows_f16 = sum_rows_f16, .expand_codes = expand_codes, .to_int = to_int, .trellis_encode = trellis_encode,    \
+    .encoder = &WIDTH_ENCODER,                                                                                         \
     .scale = scale, .gelu_mul = gelu_mul, .clamped_swiglu = clamped_swiglu, .sigmoid_mul = sigmoid_mul,                \
     .soft_cap = soft_cap, .delta_step = delta_step
 #define KERNEL_TABLE(set_name, runs)                                                                                   \

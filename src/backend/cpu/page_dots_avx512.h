@@ -1,5 +1,5 @@
 /* page_dots_avx512.h: codes of a page against eight queries, without leaving the registers.  Included by
- * kernels_avx512.h.
+ * kernels_avx512.h; pages_avx512.c has the functions.
  *
  * A look-up by VPERMB takes 6 bits of an index, a code has 2 to 4 of them: so a table may ignore the bits on either side
  * of the code, and a byte of several codes is shifted only where a code lies above bit 5.  Eight vectors of 3-bit codes
@@ -230,33 +230,3 @@ static inline __attribute__((always_inline)) void dot_page(const tq_page_codes *
                       last, high, low, q->sum + first, to, to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q, bits);
     }
 }
-
-/* One function a width and number of queries: the accumulators stay in registers. */
-#define DOT_PAGE(n, b)                                                                                                 \
-    static __attribute__((noinline)) void dot_page_bits##b##_queries##n(const tq_page_codes *side,                     \
-                                                                        const tq_int_vectors *q, int first,            \
-                                                                        int32_t *dots) {                               \
-        dot_page(side, q, first, dots, n, b);                                                                          \
-    }
-#define DOT_PAGES(b)                                                                                                   \
-    DOT_PAGE(1, b) DOT_PAGE(2, b) DOT_PAGE(3, b) DOT_PAGE(4, b) DOT_PAGE(5, b) DOT_PAGE(6, b) DOT_PAGE(7, b) DOT_PAGE(8, b)
-DOT_PAGES(2)
-DOT_PAGES(3)
-DOT_PAGES(4)
-DOT_PAGES(8)
-#define NAMES(b)                                                                                                       \
-    {                                                                                                                  \
-        dot_page_bits##b##_queries1, dot_page_bits##b##_queries2, dot_page_bits##b##_queries3,                         \
-            dot_page_bits##b##_queries4, dot_page_bits##b##_queries5, dot_page_bits##b##_queries6,                     \
-            dot_page_bits##b##_queries7, dot_page_bits##b##_queries8                                                   \
-    }
-
-static void page_dots(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots) {
-    static void (*const all[4][TQ_PAGE_QUERIES])(const tq_page_codes *, const tq_int_vectors *, int, int32_t *) = {
-        NAMES(2), NAMES(3), NAMES(4), NAMES(8)};
-    all[side->bits == 8 ? 3 : side->bits - 2][n_q - 1](side, q, first_q, dots);
-}
-
-#undef DOT_PAGE
-#undef DOT_PAGES
-#undef NAMES

@@ -1,5 +1,5 @@
 /* trellis_dots_avx512.h: page_dots of woven trellis codes (codec/trellis_weave.h), without leaving the registers.  Included by
- * kernels_avx512.h, last.
+ * pages_avx512.c.
  *
  * Two tiles at a time, as everywhere (page_dots_avx512.h).  Of keys they are two chains side by side; of values two steps of
  * the same chains.  A vector of levels costs two look-ups, one merge of what the codes before give with the code's own bits,
@@ -17,14 +17,14 @@ static inline __attribute__((always_inline)) void weave_key_strands(page_pass_st
     add_levels(s, 2 * i + 1, (__m512i)level1[1], (__m512i)level2[1], n_q);
 }
 
-/* 3 bits: a group of `strands` (2 or 4) strands. */
+/* 3 bits: a group of `strands` strands, 4, or 2 in the last one. */
 static inline __attribute__((always_inline)) void weave_keys3(page_pass_state *s, const weave_tables *t, vb before[2],
                                                               const uint8_t *group1, const uint8_t *group2,
-                                                              const int strands, const int n_q) {
-    vb last1 = {0}, last2 = {0};
-    if (strands == 4) last1 = weave_strand(group1, 3, 0), last2 = weave_strand(group2, 3, 0);
-    UNROLL for (int i = 0; i < strands; i++)
-        weave_key_strands(s, t, before, i < 3 ? load_b(group1 + 64 * i) : last1, i < 3 ? load_b(group2 + 64 * i) : last2, i, n_q, 3);
+                                                              int strands, const int n_q) {
+    UNROLL for (int i = 0; i < 4; i++) {
+        if (i == 2 && strands == 2) break;
+        weave_key_strands(s, t, before, weave_strand(group1, i, 0), weave_strand(group2, i, 0), i, n_q, 3);
+    }
 }
 
 /* 4 bits: four vectors. */
@@ -52,9 +52,8 @@ static inline __attribute__((always_inline)) void dot_two_key_tiles(page_pass_st
     vb before[2] = {weave_key_begin(w, tile1, n_vectors, 0, bits), weave_key_begin(w, tile2, n_vectors, 0, bits)};
     int v = 0;
     if (bits == 3) {
-        for (; v + 8 <= n_vectors; v += 8, tile1 += 192, tile2 += 192, s->q += 32, s->levels += 1024)
-            weave_keys3(s, t, before, tile1, tile2, 4, n_q);
-        if (v < n_vectors) weave_keys3(s, t, before, tile1, tile2, 2, n_q);
+        for (; v < n_vectors; v += 8, tile1 += 192, tile2 += 192, s->q += 32, s->levels += 1024)
+            weave_keys3(s, t, before, tile1, tile2, n_vectors - v >= 8 ? 4 : 2, n_q);
     } else if (bits == 4) {
         for (; v < n_vectors; v += 4, tile1 += 128, tile2 += 128, s->q += 16, s->levels += 512)
             weave_keys4(s, t, before, tile1, tile2, n_q);
@@ -74,7 +73,7 @@ static inline __attribute__((always_inline)) void dot_two_key_tiles(page_pass_st
 
 /* Value tiles 2 s and 2 s + 1 at 3 and 4 bits.  now, past: their strands and those before them. */
 static inline __attribute__((always_inline)) void weave_values(page_pass_state *s, const weave_tables *t, const uint8_t *now,
-                                                               const uint8_t *past, const bool first, const int n_q,
+                                                               const uint8_t *past, bool first, const int n_q,
                                                                const int bits) {
     for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
         UNROLL for (int i = 0; i < 4; i++) {
@@ -89,7 +88,7 @@ static inline __attribute__((always_inline)) void weave_values(page_pass_state *
 /* 2 bits: two of the four tiles whose strands are `now`, from number `half` on, the first of them of `turn`; past_turn: of the
  * strands before.  Turns are no constants here: tables come from L1. */
 static inline __attribute__((always_inline)) void weave_values2(page_pass_state *s, const weave_tables *t, byte_table begin,
-                                                                const uint8_t *now, const uint8_t *past, const bool first,
+                                                                const uint8_t *now, const uint8_t *past, bool first,
                                                                 const int half, int turn, int past_turn, const int n_q) {
     for (int v = 0; v < VALUE_VECTORS; v += 4, s->q += 16, s->levels += 512) {
         UNROLL for (int i = 0; i < 4; i++) {
@@ -112,16 +111,13 @@ static inline __attribute__((always_inline)) void dot_two_value_tiles(page_pass_
     int step = tile / at_once, last = n_tiles / at_once - 1;
     const uint8_t *now = codes + (size_t)step * bytes, *past = codes + (size_t)(step ? step - 1 : last) * bytes;
     if (bits != 2) {
-        if (step) weave_values(s, t, now, past, false, n_q, bits);
-        else weave_values(s, t, now, past, true, n_q, bits);
+        weave_values(s, t, now, past, step == 0, n_q, bits);
         return;
     }
     byte_table begin = load_table(w->begin[(n_tiles - 1) % 3]);
     int turn = step % 3, past_turn = step ? (step - 1) % 3 : last % 3;
-    if (step && tile % 4) weave_values2(s, t, begin, now, past, false, 2, turn, past_turn, n_q);
-    else if (step) weave_values2(s, t, begin, now, past, false, 0, turn, past_turn, n_q);
-    else if (tile % 4) weave_values2(s, t, begin, now, past, true, 2, turn, past_turn, n_q);
-    else weave_values2(s, t, begin, now, past, true, 0, turn, past_turn, n_q);
+    if (tile % 4) weave_values2(s, t, begin, now, past, step == 0, 2, turn, past_turn, n_q);
+    else weave_values2(s, t, begin, now, past, step == 0, 0, turn, past_turn, n_q);
 }
 
 static inline __attribute__((always_inline)) void dot_woven_page(const tq_page_codes *side, const tq_int_vectors *q, int first,
@@ -145,31 +141,3 @@ static inline __attribute__((always_inline)) void dot_woven_page(const tq_page_c
                       to + (two ? TQ_PAGE_QUERIES * 16 : 0), n_q);
     }
 }
-
-#define DOT_PAGE(n, b)                                                                                                 \
-    static __attribute__((noinline)) void dot_woven_bits##b##_queries##n(const tq_page_codes *side,                    \
-                                                                         const tq_int_vectors *q, int first,           \
-                                                                         int32_t *dots) {                              \
-        dot_woven_page(side, q, first, dots, n, b);                                                                    \
-    }
-#define DOT_PAGES(b)                                                                                                   \
-    DOT_PAGE(1, b) DOT_PAGE(2, b) DOT_PAGE(3, b) DOT_PAGE(4, b) DOT_PAGE(5, b) DOT_PAGE(6, b) DOT_PAGE(7, b) DOT_PAGE(8, b)
-DOT_PAGES(2)
-DOT_PAGES(3)
-DOT_PAGES(4)
-#define NAMES(b)                                                                                                       \
-    {                                                                                                                  \
-        dot_woven_bits##b##_queries1, dot_woven_bits##b##_queries2, dot_woven_bits##b##_queries3,                      \
-            dot_woven_bits##b##_queries4, dot_woven_bits##b##_queries5, dot_woven_bits##b##_queries6,                  \
-            dot_woven_bits##b##_queries7, dot_woven_bits##b##_queries8                                                 \
-    }
-
-static void woven_dots(const tq_page_codes *side, const tq_int_vectors *q, int first_q, int n_q, int32_t *dots) {
-    static void (*const all[3][TQ_PAGE_QUERIES])(const tq_page_codes *, const tq_int_vectors *, int, int32_t *) = {
-        NAMES(2), NAMES(3), NAMES(4)};
-    all[side->bits - 2][n_q - 1](side, q, first_q, dots);
-}
-
-#undef DOT_PAGE
-#undef DOT_PAGES
-#undef NAMES
