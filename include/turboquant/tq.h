@@ -153,6 +153,8 @@ TQ_API tq_status tq_session_eval_all(tq_session *session, const int32_t *ids, in
                                      tq_error *err);
 
 TQ_API const float *tq_session_logits(const tq_session *session); /* (vocab); NULL before the first evaluation */
+/* The place of the largest of n > 0 logits; the first of equals. */
+TQ_API int32_t tq_likeliest(const float *logits, int n);
 TQ_API int tq_session_length(const tq_session *session);
 TQ_API int tq_session_ctx(const tq_session *session);
 TQ_API const int32_t *tq_session_tokens(const tq_session *session); /* (length); until the session changes */

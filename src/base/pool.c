@@ -15,6 +15,11 @@
  * its processor away sooner, because on a shared machine the task's owner may be the one that needs it. */
 enum { SPIN_ROUNDS = 2000, WAIT_ROUNDS = 400, MAX_THREADS = 256 };
 
+/* Tasks of a run that nobody has taken: the next of its owner's << 32 | the end of them. */
+typedef struct pool_share {
+    _Alignas(64) _Atomic uint64_t left;
+} pool_share;
+
 /* ticket packs (job generation << 32 | tasks not yet taken): a worker late for one job can never take a task of the
  * next.  fn, ctx and n_tasks change only between jobs, when no worker holds a task, and are read only by a worker that
  * holds one. */
@@ -30,6 +35,7 @@ struct tq_pool {
     _Alignas(64) _Atomic uint32_t unfinished;
     _Alignas(64) _Atomic int sleepers;
     _Atomic bool stop;
+    pool_share shares[MAX_THREADS];
 };
 
 typedef struct worker_arg {
@@ -115,6 +121,50 @@ void tq_pool_run(tq_pool *pool, tq_task_fn fn, void *ctx, int n_tasks) {
         if (i < WAIT_ROUNDS) relax();
         else sched_yield(); /* the machine is shared: let the worker that holds the last task run */
     }
+}
+
+/* ---- shares -------------------------------------------------------------------------------------------------------- */
+
+typedef struct shares_job {
+    tq_pool *pool;
+    tq_task_fn fn;
+    void *ctx;
+    int n_shares;
+} shares_job;
+
+/* The next task of a share, or its last one; -1: none is left. */
+static int take_from(pool_share *share, bool last) {
+    uint64_t left = atomic_load_explicit(&share->left, memory_order_relaxed), rest;
+    uint32_t next, end;
+    do {
+        next = (uint32_t)(left >> 32), end = (uint32_t)left;
+        if (next >= end) return -1;
+        rest = last ? left - 1 : left + (UINT64_C(1) << 32);
+    } while (!atomic_compare_exchange_weak_explicit(&share->left, &left, rest, memory_order_relaxed, memory_order_relaxed));
+    return (int)(last ? end - 1 : next);
+}
+
+/* All that is left, the worker's own share first.  Whoever comes late finds nothing. */
+static void work_through_shares(void *ctx, int ticket, int worker) {
+    (void)ticket;
+    const shares_job *job = ctx;
+    for (int i = 0, task; i < job->n_shares; i++) {
+        pool_share *share = &job->pool->shares[(worker + i) % job->n_shares];
+        while ((task = take_from(share, i > 0)) >= 0) job->fn(job->ctx, task, worker);
+    }
+}
+
+void tq_pool_run_shares(tq_pool *pool, tq_task_fn fn, void *ctx, int n_tasks) {
+    shares_job job = {pool, fn, ctx, pool->n_started + 1};
+    if (job.n_shares == 1 || n_tasks <= 1) {
+        tq_pool_run(pool, fn, ctx, n_tasks);
+        return;
+    }
+    for (int64_t i = 0, from = 0, to; i < job.n_shares; i++, from = to) {
+        to = (i + 1) * n_tasks / job.n_shares;
+        atomic_store_explicit(&pool->shares[i].left, (uint64_t)from << 32 | (uint64_t)to, memory_order_relaxed);
+    }
+    tq_pool_run(pool, work_through_shares, &job, job.n_shares); /* which publishes the shares, and waits for the last task */
 }
 
 int tq_pool_threads(const tq_pool *pool) { return pool->n_threads; }

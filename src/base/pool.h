@@ -21,6 +21,10 @@ int tq_pool_threads(const tq_pool *pool);
 /* Run tasks 0..n_tasks-1 and return when all are done.  One caller at a time per pool. */
 void tq_pool_run(tq_pool *pool, tq_task_fn fn, void *ctx, int n_tasks);
 
+/* The same, where memory streams better if a thread takes neighbours: each thread has an equal run of the tasks as its own and
+ * takes them in order; who has none left takes the last one of another's. */
+void tq_pool_run_shares(tq_pool *pool, tq_task_fn fn, void *ctx, int n_tasks);
+
 /* Processors this process may use: the affinity mask, cut by the cgroup's CPU quota (rounded up). */
 int tq_usable_cpus(void);
 

@@ -53,9 +53,32 @@ static void run_matmul(const tq_kernels *k, const bench_case *c, float *out) {
         memcpy(out + (size_t)t * CHECK_ROWS, c->y + (size_t)t * (size_t)rows, CHECK_ROWS * sizeof *out);
 }
 
+typedef struct matmul_case {
+    tq_matrix_kind kind;
+    int bits, group, cols, n;
+    tq_dtype type; /* BLOCKS */
+} matmul_case;
+
+/* Random bytes of blocks; the f16 scales among them small. */
+static void fill_blocks(uint8_t *data, size_t bytes, tq_dtype type, tq_rng *rng) {
+    bool two = type == TQ_Q4_K || type == TQ_Q5_K;
+    size_t block = tq_dtype_bytes(type), at = type == TQ_Q6_K ? 208 : 0;
+    for (size_t i = 0; i + 8 <= bytes; i += 8) {
+        uint64_t word = tq_rng_u64(rng);
+        memcpy(data + i, &word, 8);
+    }
+    for (size_t i = 0; i < bytes; i += block)
+        for (size_t j = 0; j < (two ? 2 : 1); j++) {
+            uint16_t half = tq_f32_f16((float)(0.001 + 0.001 * tq_rng_uniform(rng)));
+            memcpy(data + i + at + 2 * j, &half, 2);
+        }
+}
+
 /* A matrix of random weights that stands in no cache if it is streamed. */
-static bool make_matmul(bench_case *c, tq_matrix_kind kind, int bits, int group, int cols, int n, tq_rng *rng) {
-    c->w = (tq_matrix){.kind = kind, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = TQ_BF16};
+static bool make_matmul(bench_case *c, const matmul_case *m, tq_rng *rng) {
+    tq_matrix_kind kind = m->kind;
+    int bits = m->bits, group = m->group, cols = m->cols, n = m->n;
+    c->w = (tq_matrix){.kind = kind, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = TQ_BF16, .block_type = m->type};
     size_t row_bytes = tq_matrix_row_bytes(&c->w), groups = kind == TQ_MATRIX_AFFINE ? (size_t)(cols / group) : 0;
     size_t rows = n > TQ_GEMV_TOKENS ? 512 : STREAM_BYTES / row_bytes / TQ_GEMM_ROWS * TQ_GEMM_ROWS;
     c->w.rows = (int)rows;
@@ -83,6 +106,8 @@ static bool make_matmul(bench_case *c, tq_matrix_kind kind, int bits, int group,
             scales[i] = tq_f32_bf16(s);
             scales[rows * groups + i] = tq_f32_bf16(-s * (float)((1 << bits) - 1) / 2);
         }
+    } else if (kind == TQ_MATRIX_BLOCKS) {
+        fill_blocks(c->data, rows * row_bytes, m->type, rng);
     } else {
         for (size_t i = 0; i < rows * (size_t)cols; i++) {
             float v = (float)((int64_t)(tq_rng_u64(rng) >> 44) - (1 << 19)) * 0x1p-20f;
@@ -97,7 +122,8 @@ static bool make_matmul(bench_case *c, tq_matrix_kind kind, int bits, int group,
     c->bytes = (double)rows * (double)(row_bytes + 4 * groups);
     c->flops = 2.0 * (double)rows * cols * n;
     char type[24];
-    snprintf(type, sizeof type, kind == TQ_MATRIX_F16 ? "f16" : kind == TQ_MATRIX_BF16 ? "bf16" : "%d-bit/%d", bits, group);
+    if (kind == TQ_MATRIX_AFFINE) snprintf(type, sizeof type, "%d-bit/%d", bits, group);
+    else snprintf(type, sizeof type, "%s", kind == TQ_MATRIX_BLOCKS ? tq_dtype_name(m->type) : kind == TQ_MATRIX_F16 ? "f16" : "bf16");
     c->name = n > TQ_GEMV_TOKENS ? "gemm" : "gemv";
     snprintf(c->shape, sizeof c->shape, "%s, %d columns, %d token%s", type, cols, n, n == 1 ? "" : "s");
     return true;
@@ -385,16 +411,17 @@ static tq_status measure(const bench_case *c, const bench_tables *tables, const 
     return status;
 }
 
-static const struct {
-    tq_matrix_kind kind;
-    int bits, group, cols, n;
-} matmul_cases[] = {
-    {TQ_MATRIX_AFFINE, 4, 64, 896, 1},  {TQ_MATRIX_AFFINE, 4, 64, 2048, 1}, {TQ_MATRIX_AFFINE, 4, 64, 4864, 1},
-    {TQ_MATRIX_AFFINE, 4, 64, 11008, 1},
-    {TQ_MATRIX_AFFINE, 4, 32, 2048, 1}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 1}, {TQ_MATRIX_BF16, 0, 0, 2048, 1},
-    {TQ_MATRIX_F16, 0, 0, 2048, 1},     {TQ_MATRIX_AFFINE, 4, 64, 2048, 4}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 8},
-    {TQ_MATRIX_AFFINE, 4, 64, 896, 256}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256},
-    {TQ_MATRIX_BF16, 0, 0, 2048, 256},
+static const matmul_case matmul_cases[] = {
+    {TQ_MATRIX_AFFINE, 4, 64, 896, 1, 0},  {TQ_MATRIX_AFFINE, 4, 64, 2048, 1, 0}, {TQ_MATRIX_AFFINE, 4, 64, 4864, 1, 0},
+    {TQ_MATRIX_AFFINE, 4, 64, 11008, 1, 0},
+    {TQ_MATRIX_AFFINE, 4, 32, 2048, 1, 0}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 1, 0}, {TQ_MATRIX_BF16, 0, 0, 2048, 1, 0},
+    {TQ_MATRIX_F16, 0, 0, 2048, 1, 0},     {TQ_MATRIX_AFFINE, 4, 64, 2048, 4, 0}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 8, 0},
+    {TQ_MATRIX_BLOCKS, 0, 0, 2048, 1, TQ_Q4_0}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 1, TQ_Q8_0}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 1, TQ_Q4_K},
+    {TQ_MATRIX_BLOCKS, 0, 0, 2048, 1, TQ_Q5_K}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 1, TQ_Q6_K},
+    {TQ_MATRIX_BLOCKS, 0, 0, 2048, 8, TQ_Q4_0}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 8, TQ_Q8_0}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 8, TQ_Q4_K},
+    {TQ_MATRIX_BLOCKS, 0, 0, 2048, 8, TQ_Q6_K},
+    {TQ_MATRIX_AFFINE, 4, 64, 896, 256, 0}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256, 0}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256, 0},
+    {TQ_MATRIX_BF16, 0, 0, 2048, 256, 0},
 };
 
 static bool wanted(const tq_bench_kernels_params *p, const char *name) { return !p->filter || strstr(name, p->filter); }
@@ -413,8 +440,7 @@ tq_status tq_bench_kernels(const tq_bench_kernels_params *params, tq_kernel_row_
         bool small = i >= N_MATMUL, many = !small && matmul_cases[i].n > TQ_GEMV_TOKENS;
         if (!wanted(&p, small ? small_cases[i - N_MATMUL].name : many ? "gemm" : "gemv")) continue;
         bool made = small ? make_small(&c, i - N_MATMUL, &rng)
-                          : make_matmul(&c, matmul_cases[i].kind, matmul_cases[i].bits, matmul_cases[i].group,
-                                        matmul_cases[i].cols, matmul_cases[i].n, &rng);
+                          : make_matmul(&c, &matmul_cases[i], &rng);
         status = made ? measure(&c, &tables, &p, fn, ctx, err) : tq_fail_memory(err, STREAM_BYTES, "measuring a kernel");
         free_case(&c);
     }

@@ -106,8 +106,25 @@ static tq_candidate ranked(ranking *r, int i) {
 /* Relative to the most likely: its own is 1. */
 static double weight(const ranking *r, tq_candidate c) { return exp(((double)c.logit - r->top) / r->temp); }
 
+/* Lanes side by side: one comparison after the other would wait for itself at every logit. */
+int32_t tq_likeliest(const float *logits, int n) {
+    enum { LANES = 16 };
+    float most[LANES], top = logits[0];
+    int whole = n / LANES * LANES;
+    for (int l = 0; l < LANES; l++) most[l] = top;
+    for (int i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) most[l] = logits[i + l] > most[l] ? logits[i + l] : most[l];
+    for (int l = 0; l < LANES; l++) top = most[l] > top ? most[l] : top;
+    for (int i = whole; i < n; i++) top = logits[i] > top ? logits[i] : top;
+    for (int i = 0; i < n; i++)
+        if (logits[i] == top) return i;
+    return 0; /* the first one is no number, than which nothing is larger */
+}
+
 int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vocab, const int32_t *recent, int n_recent,
                   int n_reply, tq_candidate *work) {
+    bool changed = s->n_biases > 0 || s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
+    if (!changed && (s->temp == 0 || s->top_k == 1)) return tq_likeliest(logits, vocab);
     for (int i = 0; i < vocab; i++) work[i] = (tq_candidate){logits[i], i};
     for (int i = 0; i < s->n_biases; i++) work[s->biases[i].id].logit += s->biases[i].bias;
     if (s->repeat_penalty != 1) penalize_repeats(s, work, recent, n_recent);
@@ -142,9 +159,7 @@ int32_t tq_sample(const tq_sampling *s, tq_rng *rng, const float *logits, int vo
 }
 
 float tq_logprobs(const float *logits, int vocab, int32_t id, tq_token_logprob *top, int n_top, tq_candidate *work) {
-    int best = 0;
-    for (int i = 1; i < vocab; i++)
-        if (logits[i] > logits[best]) best = i;
+    int best = tq_likeliest(logits, vocab);
     double sum = 0;
     for (int i = 0; i < vocab; i++) sum += exp((double)logits[i] - logits[best]);
     double log_sum = logits[best] + log(sum);

@@ -2,6 +2,7 @@
  * scalar table too); a batch of tokens against its tokens alone, bit for bit; guard bytes around every output. */
 #include "kernel_testing.h"
 
+#include "backend/cpu/block_rows.h"
 #include "base/half.h"
 #include "base/tensor.h"
 
@@ -266,6 +267,66 @@ static void long_rows_are_multiplied(void **state) {
     each_table(check_long_rows);
 }
 
+/* ---- GGUF's blocks -------------------------------------------------------------------------------------------------------
+ * What the specification unpacks them to, in doubles.  Kernels may multiply unsigned codes and take off afterwards what is off by
+ * then: errors are relative to both. */
+
+static const struct {
+    tq_dtype type;
+    int halves[2], n_halves; /* where f16 numbers stand */
+    int codes, code_bytes;   /* where codes stand, all bits of them */
+    uint8_t zero;            /* bytes of codes of 0, taken as unsigned */
+} block_cases[] = {
+    {TQ_Q4_0, {0}, 1, 2, 16, 0},    {TQ_Q8_0, {0}, 1, 2, 32, 0x80},  {TQ_Q4_K, {0, 2}, 2, 16, 128, 0},
+    {TQ_Q5_K, {0, 2}, 2, 16, 160, 0}, {TQ_Q6_K, {208}, 1, 0, 192, 0}, {TQ_Q5_1, {0, 2}, 2, 4, 20, 0},
+};
+
+static weights block_weights(size_t c, int rows, int cols, tq_rng *rng) {
+    tq_dtype type = block_cases[c].type;
+    weights m = {.w = {.kind = TQ_MATRIX_BLOCKS, .rows = rows, .cols = cols, .block_type = type}};
+    size_t n = (size_t)rows * (size_t)cols, block = tq_dtype_bytes(type), blocks = n / (size_t)tq_dtype_block(type);
+    float *zeros = test_floats(n);
+    m.plain = test_floats(n);
+    m.size = test_alloc(n * sizeof *m.size);
+    m.data = guarded_new(blocks * block, 1);
+    uint8_t *plain = test_alloc(blocks * block);
+    for (size_t i = 0; i < blocks * block; i++) m.data.data[i] = (uint8_t)tq_rng_u64(rng);
+    for (size_t b = 0; b < blocks; b++)
+        for (int h = 0; h < block_cases[c].n_halves; h++) {
+            uint16_t half = tq_f32_f16((float)(.02 * test_normal(rng)));
+            memcpy(m.data.data + b * block + block_cases[c].halves[h], &half, sizeof half);
+        }
+    tq_block_unpack(type, m.data.data, (int)n, m.plain);
+    memcpy(plain, m.data.data, blocks * block);
+    for (size_t b = 0; b < blocks; b++) memset(plain + b * block + block_cases[c].codes, block_cases[c].zero, (size_t)block_cases[c].code_bytes);
+    tq_block_unpack(type, plain, (int)n, zeros);
+    for (size_t i = 0; i < n; i++) m.size[i] = fabs((double)m.plain[i] - (double)zeros[i]) + fabs((double)zeros[i]);
+    free(plain), free(zeros);
+    m.w.data = m.data.data;
+    return m;
+}
+
+static void check_block_matrices(const tq_kernels *k) {
+    static const int row_counts[] = {1, 5, 16, 31, 33}, token_counts[] = {1, 4, 1, 7, 3};
+    tq_rng rng = {15};
+    int round = 0;
+    for (size_t c = 0; c < sizeof block_cases / sizeof *block_cases; c++)
+        for (int wide = 0; wide < 5; wide++, round++) { /* a block, some of a register of scales, whole and broken panels */
+            int block = tq_dtype_block(block_cases[c].type);
+            int cols = wide == 0 ? block : wide == 1 ? 5 * block : wide == 2 ? 512 : wide == 3 ? 768 : 1280 + block;
+            weights m = block_weights(c, row_counts[round % 5], cols, &rng);
+            uint8_t *exact = test_alloc(m.data.bytes + 1); /* nothing behind the last block: a sanitizer sees who reads there */
+            m.w.data = memcpy(exact + 1, m.data.data, m.data.bytes);
+            check_matrix(k, &m, token_counts[round / 2 % 5], &rng);
+            free(exact);
+        }
+}
+
+static void blocks_of_gguf_are_multiplied(void **state) {
+    (void)state;
+    each_table(check_block_matrices);
+}
+
 /* ---- batches ---------------------------------------------------------------------------------------------------------
  * Requests that decode together must not see each other: whatever the batch, a token has the bits that it has alone. */
 
@@ -285,6 +346,7 @@ static const batch_case batch_cases[] = {
     {TQ_MATRIX_AFFINE, 6, 128, TQ_BF16}, {TQ_MATRIX_MXFP4, 4, 32, TQ_U8},     {TQ_MATRIX_MXFP8, 8, 32, TQ_U8},
     {TQ_MATRIX_NVFP4, 4, 16, TQ_U8},     {TQ_MATRIX_BLOCKS, 1, 0, TQ_Q4_0},   {TQ_MATRIX_BLOCKS, 1, 0, TQ_Q8_0},
     {TQ_MATRIX_BLOCKS, 2, 0, TQ_Q4_K},   {TQ_MATRIX_BLOCKS, 0, 208, TQ_Q6_K}, {TQ_MATRIX_BLOCKS, 2, 0, TQ_Q5_1},
+    {TQ_MATRIX_BLOCKS, 2, 0, TQ_Q5_K},
 };
 
 static uint8_t *random_bytes(tq_rng *rng, size_t n) {
@@ -375,6 +437,7 @@ int main(void) {
         cmocka_unit_test(plain_matrices_are_multiplied),
         cmocka_unit_test(affine_matrices_of_every_width_are_multiplied),
         cmocka_unit_test(long_rows_are_multiplied),
+        cmocka_unit_test(blocks_of_gguf_are_multiplied),
         cmocka_unit_test(a_token_gets_the_same_bits_in_every_batch),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };

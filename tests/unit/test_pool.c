@@ -32,8 +32,7 @@ static void check_job(const job *j, int n) {
     }
 }
 
-static void every_task_runs_exactly_once(void **state) {
-    (void)state;
+static void run_every_task_once(void (*run)(tq_pool *, tq_task_fn, void *, int)) {
     for (int threads = 1; threads <= MOST_THREADS; threads++) {
         tq_pool *pool;
         OK(tq_pool_new(threads, &pool, &e));
@@ -41,11 +40,21 @@ static void every_task_runs_exactly_once(void **state) {
         for (int round = 0; round < 2500; round++) { /* jobs come so fast that workers are late for most */
             int n = round % 7 == 0 ? MOST_TASKS - round % 50 : round % 11;
             job j = {.n_threads = threads, .stamp = round};
-            tq_pool_run(pool, run_once, &j, n);
+            run(pool, run_once, &j, n);
             check_job(&j, n);
         }
         tq_pool_free(pool);
     }
+}
+
+static void every_task_runs_exactly_once(void **state) {
+    (void)state;
+    run_every_task_once(tq_pool_run);
+}
+
+static void every_task_of_shares_runs_exactly_once(void **state) {
+    (void)state;
+    run_every_task_once(tq_pool_run_shares);
 }
 
 typedef struct meeting {
@@ -73,6 +82,46 @@ static void two_threads_work_at_the_same_time(void **state) {
         meeting m = {0};
         tq_pool_run(pool, meet, &m, 2);
         assert_int_equal(m.met, 1);
+    }
+    tq_pool_free(pool);
+}
+
+typedef struct waiting {
+    _Atomic int first, done;
+    int order[MOST_TASKS], stuck; /* order: which of those done a task was */
+} waiting;
+
+/* The first task of all waits for the others, its neighbours too. */
+static void wait_for_the_others(void *ctx, int task, int worker) {
+    (void)worker;
+    waiting *w = ctx;
+    bool waits = atomic_fetch_add(&w->first, 1) == 0;
+    for (long i = 0; waits && atomic_load(&w->done) < MOST_TASKS - 1; i++) {
+        if (i > 20000000) {
+            w->stuck = 1;
+            break;
+        }
+        sched_yield();
+    }
+    w->order[task] = atomic_fetch_add(&w->done, 1);
+}
+
+/* A thread that is held up keeps nothing but the task it is at: the other one comes from the end of its share. */
+static void shares_are_helped_out_with(void **state) {
+    (void)state;
+    tq_pool *pool;
+    OK(tq_pool_new(2, &pool, &e));
+    for (int i = 0; i < 20; i++) {
+        waiting w = {0};
+        tq_pool_run_shares(pool, wait_for_the_others, &w, MOST_TASKS);
+        assert_int_equal(w.stuck, 0);
+        int last = w.order[0] == MOST_TASKS - 1 ? 0 : MOST_TASKS / 2; /* the first of one of the shares waited */
+        assert_int_equal(w.order[last], MOST_TASKS - 1);
+        int own = last ? 0 : MOST_TASKS / 2, others = last ? MOST_TASKS / 2 : 0;
+        for (int t = 1; t < MOST_TASKS / 2; t++) {
+            assert_true(w.order[own + t] > w.order[own + t - 1]);
+            if (t > 1) assert_true(w.order[others + t] < w.order[others + t - 1]);
+        }
     }
     tq_pool_free(pool);
 }
@@ -155,7 +204,8 @@ static void impossible_thread_counts_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_task_runs_exactly_once),
+        cmocka_unit_test(every_task_runs_exactly_once), cmocka_unit_test(every_task_of_shares_runs_exactly_once),
+        cmocka_unit_test(shares_are_helped_out_with),
         cmocka_unit_test(two_threads_work_at_the_same_time),
         cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(a_job_after_a_pause_is_run),

@@ -103,6 +103,21 @@ static void greedy_takes_the_lowest_id_among_equals(void **state) {
     assert_int_equal(tq_sample(&s, &rng, logits, VOCAB, NULL, 0, 0, work), 12);
 }
 
+/* Ties, places beside the lanes, what is no number: as one comparison after the other finds it. */
+static void the_likeliest_is_the_first_of_the_largest(void **state) {
+    (void)state;
+    static const float values[] = {-INFINITY, -1, -0.0f, 0, 1, 2, NAN, INFINITY};
+    tq_rng rng = {7};
+    for (int round = 0; round < 20000; round++) {
+        float logits[70];
+        int n = 1 + (int)(tq_rng_u64(&rng) % 70), kinds = 1 + (int)(tq_rng_u64(&rng) % 8), best = 0;
+        for (int i = 0; i < n; i++) logits[i] = values[tq_rng_u64(&rng) % (uint64_t)kinds];
+        for (int i = 1; i < n; i++)
+            if (logits[i] > logits[best]) best = i;
+        assert_int_equal(tq_likeliest(logits, n), best);
+    }
+}
+
 static void a_repeated_token_is_penalised_once_and_only_recent_ones(void **state) {
     (void)state;
     float logits[VOCAB] = {0};
@@ -224,6 +239,7 @@ int main(void) {
         cmocka_unit_test(top_k_keeps_the_k_likeliest),
         cmocka_unit_test(top_p_keeps_the_smallest_set_that_reaches_p),
         cmocka_unit_test(min_p_is_relative_to_the_likeliest),
+        cmocka_unit_test(the_likeliest_is_the_first_of_the_largest),
         cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
         cmocka_unit_test(a_repeated_token_is_penalised_once_and_only_recent_ones),
         cmocka_unit_test(presence_counts_a_token_once_and_frequency_each_time),

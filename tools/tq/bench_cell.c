@@ -104,10 +104,7 @@ static tq_status fill(cell *c, bench_run *r, tq_error *err) {
 
 static int32_t likeliest(const cell *c) {
     const float *logits = tq_session_logits(c->session);
-    int best = 0, vocab = tq_model_get_info(c->model)->vocab;
-    for (int i = 1; logits && i < vocab; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
+    return logits ? tq_likeliest(logits, tq_model_get_info(c->model)->vocab) : 0;
 }
 
 static tq_status decode(cell *c, bench_run *r, tq_error *err) {

@@ -2,7 +2,7 @@
  *
  * Queries and weights are two bf16 numbers each, 16 bits of a value whatever its size; levels are one, exactly (panels_amx.h).  So scores
  * come out of the tiles as floats, what is gathered is added up in them, and a weight needs no second pass against the largest.  The panels
- * take longer to unpack than bytes and are multiplied twice as long, which pays from three blocks of TQ_PAGE_QUERIES rows on.
+ * take longer to unpack than bytes and are multiplied twice as long, for a third of the vector unit's work less.
  *
  * The work goes by 32 rows and half a page, which is four tiles of products at a time whose sums stay in registers and 16 KB of scores and
  * weights.  The vector unit takes as long for the softmax as the tiles for the products of two such units: those that come next and those

@@ -187,13 +187,16 @@ static void part_soften(const tq_kernels *k, attn_part *part, int row, int n_q, 
     k->page_weights(scores, cap > 0 ? ones : unit, seen, n_q, factors, w, s);
 }
 
+/* The factor that brings a sum relative to max to a larger top: of one of two parts it is 1. */
+static float factor_to(float max, float top) { return max == top ? 1.0f : expf(max - top); }
+
 /* into += from, one row each, in the same basis.  from is used up. */
 static void part_merge(const tq_kernels *k, attn_part into, attn_part from) {
     if (*from.max == -INFINITY) return;
     float top = *into.max > *from.max ? *into.max : *from.max;
-    float keep = *into.max == -INFINITY ? 0.0f : expf(*into.max - top), bring = expf(*from.max - top);
-    k->scale(into.acc, into.width, keep);
-    k->scale(from.acc, into.width, bring);
+    float keep = *into.max == -INFINITY ? 0.0f : factor_to(*into.max, top), bring = factor_to(*from.max, top);
+    if (keep != 1) k->scale(into.acc, into.width, keep);
+    if (bring != 1) k->scale(from.acc, into.width, bring);
     k->add(into.acc, from.acc, into.width);
     *into.sum = *into.sum * keep + *from.sum * bring;
     *into.max = top;
@@ -489,7 +492,7 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
         return;
     }
     for (int p = split * job->shape.split_pages; p < last; p++) {
-        const uint8_t *page = store->pages[p] + head, *next = p + 1 < last ? store->pages[p + 1] + head : NULL;
+        const uint8_t *page = store->pages[p] + head, *next = p + 1 < job->n_pages ? store->pages[p + 1] + head : NULL;
         int pos = store->n_sinks + store->n_forgotten + p * TQ_PAGE_TOKENS;
         int n = min_int(TQ_PAGE_TOKENS, store->n_packed - p * TQ_PAGE_TOKENS);
         attend_page(&pass, page, next, pos, n, &part);
@@ -617,6 +620,6 @@ void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
         lay_out_queries(&job.shape, &at, &w);
         prepare_queries(&job, &u, &w);
     }
-    tq_pool_run(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
+    tq_pool_run_shares(c->pool, attend_task, &job, units * (job.shape.n_splits + 1));
     tq_pool_run(c->pool, merge_task, &job, units);
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GEMV_BYTES = 131072, GEMV_TASKS = 8, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
+enum { GEMV_BYTES = 32768, GEMV_TASKS = 8, PREPARE_ALONE = 16384, TOKENS_A_TASK = 8, FLOATS_A_TASK = 16384 };
 
 static tq_cpu_backend *cpu(tq_backend *backend) { return (tq_cpu_backend *)backend; }
 static int ceil_div(size_t a, size_t b) { return (int)((a + b - 1) / b); }
@@ -34,7 +34,7 @@ static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     }
     size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, GEMV_TASKS * (size_t)c->base.n_threads), TQ_GEMV_ROWS);
     size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / TQ_GEMV_ROWS * TQ_GEMV_ROWS;
-    return (int)at_most(share, at_most(rows < 2 * TQ_GEMV_ROWS ? 2 * TQ_GEMV_ROWS : rows, 256));
+    return (int)at_most(share, at_most(rows < TQ_GEMV_ROWS ? TQ_GEMV_ROWS : rows, 256));
 }
 
 static void matmul_task(void *ctx, int task, int worker) {
@@ -73,7 +73,7 @@ static void run_products(tq_cpu_backend *c, const tq_product *products, int coun
         job.task_rows[p] = rows_of_task(c, products[p].w, n);
         job.first_task[p + 1] = job.first_task[p] + ceil_div((size_t)products[p].w->rows, (size_t)job.task_rows[p]);
     }
-    tq_pool_run(c->pool, matmul_task, &job, job.first_task[count]);
+    (n > TQ_GEMV_TOKENS ? tq_pool_run : tq_pool_run_shares)(c->pool, matmul_task, &job, job.first_task[count]);
 }
 
 /* Heads whose rows stand as rotary pairs, back to halves.  One head at a time: n is the rows of a token. */

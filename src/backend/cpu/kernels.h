@@ -83,10 +83,11 @@ static inline size_t tq_page_rows_bytes(int n, int dim) {
 
 /* Activations x (n, cols) as the products with a matrix want them.
  *
- * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones take integers.  Each run of group_size values of a token
- * is rounded against its largest, to two words of 31 bits together (matmul_words.h) or to three bytes (matmul_bytes.h), which a
- * float32 sum could not tell from x.  Codes times words or bytes are summed exactly, in 32 bits, over a group or part of one;
- * scales, biases and steps come in as floats afterwards.  BLOCKS take x and the sums of its groups.
+ * A few tokens: F32, F16, BF16 matrices take x as it is; AFFINE ones and the common BLOCKS (q4_0, q8_0, q4_k, q5_k, q6_k) take
+ * integers, the rest floats.  Each run of values of a token that meets one scale is rounded against its largest, to two words of
+ * 31 bits together (matmul_words.h) or to three bytes (matmul_bytes.h), which a float32 sum could not tell from x.  Codes times
+ * words or bytes are summed exactly, in 32 bits, over a group or part of one; scales, biases and steps come in as floats
+ * afterwards.
  * Many tokens: floats in tiles, whose tokens are interleaved.  Where the processor multiplies tiles (matmul_amx.h) AFFINE matrices
  * take integers of 24 bits against the token's largest value, others but F32 three bf16 numbers that are the value.
  *
@@ -95,7 +96,7 @@ typedef struct tq_matmul_input {
     const float *x; /* (n, cols) */
     int n, cols;
     float *prepared;   /* tq_matmul_input_count(cols): integers or tiles */
-    float *step, *sum; /* tq_matmul_step_count(cols) each: of a group; sum: of its values, for AFFINE as they were rounded */
+    float *step, *sum; /* tq_matmul_step_count(cols) each: of a group; sum: of its values as they were rounded */
 } tq_matmul_input;
 
 enum {

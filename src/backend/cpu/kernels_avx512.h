@@ -83,6 +83,53 @@ static inline void transpose(vi m[VL]) {
     }
 }
 
+/* Dwords of four registers, whose quarters are as many rows, turn around: m[d], quarter l: dword d of quarter l of each. */
+static inline __attribute__((always_inline)) void turn_quarters(const __m512i v[4], __m512i m[4]) {
+    __m512i low01 = _mm512_unpacklo_epi32(v[0], v[1]), high01 = _mm512_unpackhi_epi32(v[0], v[1]);
+    __m512i low23 = _mm512_unpacklo_epi32(v[2], v[3]), high23 = _mm512_unpackhi_epi32(v[2], v[3]);
+    m[0] = _mm512_unpacklo_epi64(low01, low23);
+    m[1] = _mm512_unpackhi_epi64(low01, low23);
+    m[2] = _mm512_unpacklo_epi64(high01, high23);
+    m[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+static inline __m512i load_16(const uint8_t *const *rows, size_t at) { /* of rows 0, 4, 8 and 12 */
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(rows[0] + at)));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(rows[4] + at)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(rows[8] + at)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(rows[12] + at)), 3);
+}
+static inline __attribute__((always_inline)) void turn_16(const uint8_t *const rows[VL], size_t at, vi m[4]) {
+    __m512i v[4], turned[4];
+    for (int r = 0; r < 4; r++) v[r] = load_16(rows + r, at);
+    turn_quarters(v, turned);
+    for (int d = 0; d < 4; d++) m[d] = (vi)turned[d];
+}
+static inline __m512i load_32(const uint8_t *const *rows, size_t at) { /* of rows 0 and 4 */
+    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(rows[0] + at)));
+    return _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)(const void *)(rows[4] + at)), 1);
+}
+static inline __attribute__((always_inline)) void turn_32(const uint8_t *const rows[VL], size_t at, vi m[8]) {
+    __m512i v[8], turned[8];
+    for (int r = 0; r < 4; r++) v[r] = load_32(rows + r, at), v[4 + r] = load_32(rows + 8 + r, at);
+    turn_quarters(v, turned);
+    turn_quarters(v + 4, turned + 4);
+    for (int d = 0; d < 4; d++) {
+        m[d] = (vi)_mm512_shuffle_i32x4(turned[d], turned[4 + d], 0x88);
+        m[4 + d] = (vi)_mm512_shuffle_i32x4(turned[d], turned[4 + d], 0xdd);
+    }
+}
+
+static inline vf halves_to_floats(vi v) { return (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v)); }
+
+/* A register of bytes holds the halves of four blocks of 18 bytes, or of two of 34. */
+static inline __attribute__((always_inline)) vf load_spaced_f16(const uint8_t *p, const int step) {
+    const int some = step == 18 ? 4 : 2;
+    __m512i places = step == 18 ? _mm512_set1_epi64(27ll << 48 | 18ll << 32 | 9 << 16) : _mm512_set1_epi32(17 << 16), halves = _mm512_setzero_si512();
+    for (int i = 0; i < VL; i += some)
+        halves = _mm512_mask_permutexvar_epi16(halves, (__mmask32)((1u << some) - 1) << i, places, _mm512_loadu_si512(p + i * step));
+    return (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+}
+
 /* ---- attention over packed pages */
 
 /* In each quarter: the sums of four registers' four lanes. */

@@ -1,82 +1,20 @@
-/* kernels_blocks.h: rows of GGUF blocks against vectors, and into floats.  A part of kernels_body.h: the same vector
- * extensions, once for each instruction set.  The common types have loops of their own; the others go through
- * tq_block_unpack. */
+/* kernels_blocks.h: rows of GGUF blocks into floats.  A part of kernels_body.h: the same vector extensions, once for each
+ * instruction set.  The common types have loops of their own; the others go through tq_block_unpack. */
 
 #include "backend/cpu/block_rows.h"
 
 INLINE float half_at(const uint8_t *at) { return tq_f16_f32((uint16_t)(at[0] | at[1] << 8)); }
 
-/* Elements that share a sum of inputs in group_sums: those of types whose codes have an offset or a minimum. */
+/* Which of GGUF's types are multiplied as codes: elements of a scale; 0: none. */
 static int block_group(tq_dtype type) {
     switch (type) {
     case TQ_Q4_0:
-    case TQ_Q4_K: return 32;
+    case TQ_Q8_0:
+    case TQ_Q4_K:
+    case TQ_Q5_K: return 32;
     case TQ_Q6_K: return 16;
     default: return 0;
     }
-}
-
-static void sum_block_groups(const tq_matrix *w, const float *x, float *sums) {
-    int group = block_group(w->block_type);
-    if (!group) return;
-    for (int g = 0; g < w->cols / group; g++) {
-        vf sum = {0};
-        for (int i = 0; i < group; i += VL) sum += load(x + g * group + i);
-        sums[g] = sum_lanes(sum);
-    }
-}
-
-/* ---- dot products: sum over groups of scale * (codes . x) - offset * sum(x) --------------------------------------------- */
-
-static float dot_q8_0(const uint8_t *b, int cols, const float *x) {
-    vf total = {0};
-    for (int i = 0; i < cols; i += 32, b += 34) {
-        vf sum = {0};
-        for (int j = 0; j < 32; j += VL) sum += to_float((load_u8(b + 2 + j) ^ 128) - 128) * load(x + i + j);
-        total += sum * half_at(b);
-    }
-    return sum_lanes(total);
-}
-
-static float dot_q4_0(const uint8_t *b, int cols, const float *x, const float *sums) {
-    vf total = {0};
-    float shifted = 0;
-    for (int i = 0; i < cols; i += 32, b += 18) {
-        vf sum = {0};
-        for (int j = 0; j < 16; j += VL) {
-            vi pair = load_u8(b + 2 + j);
-            sum += to_float(pair & 15) * load(x + i + j);
-            sum += to_float(pair >> 4) * load(x + i + 16 + j);
-        }
-        float d = half_at(b);
-        total += sum * d;
-        shifted += d * sums[i / 32];
-    }
-    return sum_lanes(total) - 8.0f * shifted;
-}
-
-static float dot_q4_k(const uint8_t *b, int cols, const float *x, const float *sums) {
-    vf total = {0};
-    float shifted = 0;
-    for (int i = 0; i < cols; i += 256, b += 144) {
-        float d = half_at(b), dmin = half_at(b + 2), minima = 0;
-        const float *block_sums_x = sums + i / 32;
-        for (int pair = 0; pair < 4; pair++) { /* of groups */
-            const float *pair_x = x + i + pair * 64;
-            int scale[2], min[2];
-            vf low = {0}, high = {0};
-            for (int k = 0; k < 2; k++) tq_block_scale_min(b + 4, 2 * pair + k, &scale[k], &min[k]);
-            for (int j = 0; j < 32; j += VL) {
-                vi two = load_u8(b + 16 + pair * 32 + j);
-                low += to_float(two & 15) * load(pair_x + j);
-                high += to_float(two >> 4) * load(pair_x + 32 + j);
-            }
-            total += low * (d * (float)scale[0]) + high * (d * (float)scale[1]);
-            minima += (float)min[0] * block_sums_x[2 * pair] + (float)min[1] * block_sums_x[2 * pair + 1];
-        }
-        shifted += dmin * minima;
-    }
-    return sum_lanes(total) - shifted;
 }
 
 /* Codes at + 0..VL of the 128 elements of half a block, 0..63. */
@@ -84,43 +22,6 @@ INLINE vi codes_q6_k(const uint8_t *low, const uint8_t *high, int at) {
     vi four = load_u8(low + at % 64), two = load_u8(high + at % 32);
     four = at < 64 ? four & 15 : four >> 4;
     return four | (two >> (at / 32 * 2) & 3) << 4;
-}
-
-static float dot_q6_k(const uint8_t *b, int cols, const float *x, const float *sums) {
-    vf total = {0};
-    float shifted = 0;
-    for (int i = 0; i < cols; i += 256, b += 210) {
-        const int8_t *scales = (const int8_t *)b + 192;
-        float d = half_at(b + 208), offsets = 0;
-        vf part = {0};
-        for (int half = 0; half < 2; half++) {
-            const float *half_x = x + i + half * 128;
-            for (int g = 0; g < 8; g++) {
-                vf sum = {0};
-                for (int j = g * 16; j < g * 16 + 16; j += VL)
-                    sum += to_float(codes_q6_k(b + half * 64, b + 128 + half * 32, j)) * load(half_x + j);
-                float scale = (float)scales[half * 8 + g];
-                part += sum * scale;
-                offsets += scale * sums[i / 16 + half * 8 + g];
-            }
-        }
-        total += part * d;
-        shifted += d * offsets;
-    }
-    return sum_lanes(total) - 32.0f * shifted;
-}
-
-static bool has_block_dot(tq_dtype type) {
-    return type == TQ_Q8_0 || type == TQ_Q4_0 || type == TQ_Q4_K || type == TQ_Q6_K;
-}
-
-static float dot_blocks(tq_dtype type, const uint8_t *b, int cols, const float *x, const float *sums) {
-    switch (type) {
-    case TQ_Q4_0: return dot_q4_0(b, cols, x, sums);
-    case TQ_Q4_K: return dot_q4_k(b, cols, x, sums);
-    case TQ_Q6_K: return dot_q6_k(b, cols, x, sums);
-    default: return dot_q8_0(b, cols, x);
-    }
 }
 
 /* ---- unpacking: the values of tq_block_unpack ----------------------------------------------------------------------------- */

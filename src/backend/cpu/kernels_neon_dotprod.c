@@ -43,6 +43,23 @@ static inline void put_digits(const vi *v, const uint8_t *places, uint8_t *to) {
     vst1_u8(to + 16, veor_u8(vqtbl2_u8(all, vld1_u8(places + 16)), vdup_n_u8(128)));
 }
 
+/* ---- and with GGUF's blocks */
+
+static inline void turn_16(const uint8_t *const rows[VL], size_t at, vi m[4]) {
+    for (int l = 0; l < VL; l++) m[l] = (vi)vld1q_u8(rows[l] + at);
+    transpose(m);
+}
+static inline void turn_32(const uint8_t *const rows[VL], size_t at, vi m[8]) {
+    turn_16(rows, at, m);
+    turn_16(rows, at + 16, m + 4);
+}
+static inline vf halves_to_floats(vi v) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)v))); }
+static inline vf load_spaced_f16(const uint8_t *p, int step) {
+    uint16_t halves[VL];
+    for (int l = 0; l < VL; l++) memcpy(&halves[l], p + l * step, sizeof *halves);
+    return load_f16(halves);
+}
+
 /* ---- attention over packed pages */
 
 #include "backend/cpu/page_dots_neon.h"

@@ -99,19 +99,8 @@ static void unpack_row(const tq_matrix *w, int row, float *dst) { unpack_columns
 #include "backend/cpu/matmul_words.h"
 #endif
 
-/* How gemv's input is prepared for a matrix: 0: not at all. */
-static int input_kind(const tq_matrix *w) {
-    if (integer_kind(w)) return integer_kind(w);
-    return w->kind == TQ_MATRIX_BLOCKS && block_group(w->block_type) ? 1000 + block_group(w->block_type) : 0;
-}
-
 static bool matmul_same_input(const tq_matrix *a, const tq_matrix *b, int n) {
-    return n > TQ_GEMV_TOKENS || input_kind(a) == input_kind(b);
-}
-
-/* Sums of a token's groups for BLOCKS. */
-static float *block_sums(const tq_matrix *w, const tq_matmul_input *in, int t) {
-    return in->sum + (size_t)t * (size_t)(w->cols / 16);
+    return n > TQ_GEMV_TOKENS || integer_kind(a) == integer_kind(b);
 }
 
 /* Tokens of the tile that begins at token `first` of n. */
@@ -142,8 +131,6 @@ static void prepare_tile(const tq_matmul_input *in, int index) {
 static void matmul_prepare(const tq_matrix *w, const tq_matmul_input *input, int index) {
     if (input->n > TQ_GEMV_TOKENS) prepare_tile(input, index);
     else if (integer_kind(w)) prepare_token(w, input, index);
-    else if (w->kind == TQ_MATRIX_BLOCKS)
-        sum_block_groups(w, input->x + (size_t)index * (size_t)w->cols, block_sums(w, input, index));
 }
 
 /* ---- a few tokens: gemv ------------------------------------------------------------------------------------------------- */
@@ -229,20 +216,11 @@ static __attribute__((noinline)) void gemv_bf16(const uint8_t *rows, size_t row_
     gemv_plain(rows, row_bytes, n_rows, in, y, ldy, TQ_MATRIX_BF16);
 }
 
-static void gemv_blocks(const tq_matrix *w, const uint8_t *row, size_t row_bytes, int n_rows, const tq_matmul_input *in, float *y, int ldy) {
-    for (int i = 0; i < n_rows; i++, row += row_bytes)
-        for (int t = 0; t < in->n; t++)
-            y[(size_t)t * (size_t)ldy + (size_t)i] =
-                dot_blocks(w->block_type, row, w->cols, in->x + (size_t)t * (size_t)in->cols, block_sums(w, in, t));
-}
-
 static void gemv(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
     size_t row_bytes = tq_matrix_row_bytes(w);
     const uint8_t *rows = (const uint8_t *)w->data + (size_t)row0 * row_bytes;
     if (integer_kind(w)) {
         gemv_integers(w, row0, n_rows, in, y, ldy, scratch);
-    } else if (w->kind == TQ_MATRIX_BLOCKS && has_block_dot(w->block_type)) {
-        gemv_blocks(w, rows, row_bytes, n_rows, in, y, ldy);
     } else if (w->kind == TQ_MATRIX_F32) {
         gemv_f32(rows, row_bytes, n_rows, in, y, ldy);
     } else if (w->kind == TQ_MATRIX_F16) {

@@ -17,8 +17,9 @@
  * the same fixed sequence of operations, group after group, whatever other rows and tokens there are.
  *
  * The order of values.  A quad is four columns; a dword of eight 4-bit codes is the quads 0, 2, 4, 6 and 1, 3, 5, 7; other widths
- * go through bytes in natural order.  A prepared token has 12 bytes a quad: of the highest plane four, then of the others.  Behind
- * them, where codes come 128 less, 128 times each plane's sum of each group: what the sums of products begin with. */
+ * go through bytes in natural order, and so do GGUF's blocks, of 4 bits or more.  A prepared token has 12 bytes a quad: of the
+ * highest plane four, then of the others.  Behind them, where codes come 128 less, 128 times each plane's sum of each group: what
+ * the sums of products begin with. */
 
 enum {
     PLANE_COUNT = 3,
@@ -34,20 +35,24 @@ enum {
 
 /* ---- preparing activations ------------------------------------------------------------------------------------------------ */
 
+/* Columns that share constants, of a matrix of codes. */
+static int code_group(const tq_matrix *w) { return w->kind == TQ_MATRIX_BLOCKS ? block_group(w->block_type) : w->group_size; }
+
 /* Matrices with the same number take the same integers; 0: none. */
 static int integer_kind(const tq_matrix *w) {
+    if (w->kind == TQ_MATRIX_BLOCKS) return -block_group(w->block_type);
     if (w->kind != TQ_MATRIX_AFFINE) return 0;
     return w->bits == 4 ? w->group_size : -w->group_size;
 }
 
-static bool has_starts(const tq_matrix *w) { return CODES_LESS && w->bits != 4; }
+static bool has_starts(const tq_matrix *w) { return CODES_LESS && w->bits != 4; } /* all blocks: they share their tokens */
 static size_t token_bytes(const tq_matrix *w) {
-    return (size_t)w->cols * PLANE_COUNT + (has_starts(w) ? (size_t)(w->cols / w->group_size) * PLANE_COUNT * sizeof(int32_t) : 0);
+    return (size_t)w->cols * PLANE_COUNT + (has_starts(w) ? (size_t)(w->cols / code_group(w)) * PLANE_COUNT * sizeof(int32_t) : 0);
 }
 static int32_t *token_starts(const tq_matrix *w, const tq_matmul_input *in, int t) {
     return (int32_t *)(void *)((uint8_t *)in->prepared + (size_t)t * token_bytes(w) + (size_t)w->cols * PLANE_COUNT);
 }
-static int group_stride(const tq_matrix *w) { return (w->cols / w->group_size + 15) / 16 * 16; }
+static int group_stride(const tq_matrix *w) { return (w->cols / code_group(w) + 15) / 16 * 16; }
 
 /* Where the bytes of DIGIT_COLUMNS int32 go: quads of the highest plane, the middle one, the lowest one. */
 static void digit_places(bool nibbles, uint8_t places[3 * DIGIT_COLUMNS]) {
@@ -59,7 +64,7 @@ static void digit_places(bool nibbles, uint8_t places[3 * DIGIT_COLUMNS]) {
 }
 
 static void prepare_token(const tq_matrix *w, const tq_matmul_input *in, int t) {
-    int group = w->group_size, stride = group_stride(w);
+    int group = code_group(w), stride = group_stride(w);
     const float *x = in->x + (size_t)t * (size_t)in->cols;
     uint8_t *to = (uint8_t *)in->prepared + (size_t)t * token_bytes(w), places[3 * DIGIT_COLUMNS];
     float *step = in->step + (size_t)t * (size_t)stride, *sum = in->sum + (size_t)t * (size_t)stride;
@@ -118,6 +123,10 @@ typedef struct line_cursor {
 
 INLINE void fetch_lines(line_cursor *c, int n) {
     for (int i = 0; i < n; i++, c->at += c->step) __builtin_prefetch((const void *)c->at, 0, 2);
+}
+/* Into L1: what Zen 5 wants where less is computed for a line; GGUF's q4_k, whose rows lie askew of lines: 29 GB/s against 18. */
+INLINE void fetch_near(line_cursor *c, int n) {
+    for (int i = 0; i < n; i++, c->at += c->step) __builtin_prefetch((const void *)c->at, 0, 3);
 }
 
 /* VL dwords of each of VL rows turn around: m[d]: dword d of all rows. */
@@ -226,6 +235,8 @@ static __attribute__((noinline)) void fill_affine_scales(const tq_matrix *w, con
     else fill_scales(w, TQ_F32, row_of, g0, p);
 }
 
+#include "backend/cpu/matmul_bytes_blocks.h"
+
 /* ---- products ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct token_block {
@@ -265,7 +276,7 @@ INLINE void multiply_quads(const vi codes[2][PANEL_TILES], const uint8_t *digits
 /* quads: of a group; they come by two.  For one token each of the two may have sums of its own: there are but six, and where a
  * sum waits for the one before it (VPDPBUSD: four cycles) that is too few. */
 INLINE void multiply_groups(const code_panel *p, int n_groups, token_block *b, const int quads, const int tokens, const bool nibbles) {
-    const bool apart = SUMS_APART && tokens == 1;
+    const bool apart = SUMS_APART && tokens == 1 && quads > 4;
     const uint8_t *codes = p->codes, *digits = b->digits;
     const char *starts = (const char *)b->starts;
     const float *step = b->step, *total = b->sum, *scales = p->scales + b->first_group * PANEL_ROWS,
@@ -283,7 +294,8 @@ INLINE void multiply_groups(const code_panel *p, int n_groups, token_block *b, c
                 }
         QUAD_LOOP for (int q = 0; q < quads; q += 2, digits += 2 * QUAD_DIGITS) {
             vi pair[2][PANEL_TILES];
-            fetch_lines(&next, nibbles ? 1 : 2);
+            if (nibbles) fetch_near(&next, 1);
+            else fetch_lines(&next, 2);
             for (int i = 0; i < PANEL_TILES; i++) {
                 vi all = load_vi(codes + i * BYTES);
                 pair[0][i] = nibbles ? low_nibbles(all) : all;
@@ -317,6 +329,7 @@ typedef void (*multiply_fn)(const code_panel *p, int n_groups, token_block *b);
 MULTIPLY_TOKENS(nibbles, 32)
 MULTIPLY_TOKENS(nibbles, 64)
 MULTIPLY_TOKENS(nibbles, 128)
+MULTIPLY_TOKENS(bytes, 16)
 MULTIPLY_TOKENS(bytes, 32)
 MULTIPLY_TOKENS(bytes, 64)
 MULTIPLY_TOKENS(bytes, 128)
@@ -327,6 +340,13 @@ static const multiply_fn multiply_fns[2][3][BYTE_TOKENS] = {
     {MULTIPLY_ROW(bytes, 32), MULTIPLY_ROW(bytes, 64), MULTIPLY_ROW(bytes, 128)},
     {MULTIPLY_ROW(nibbles, 32), MULTIPLY_ROW(nibbles, 64), MULTIPLY_ROW(nibbles, 128)},
 };
+static const multiply_fn multiply_sixteens[BYTE_TOKENS] = MULTIPLY_ROW(bytes, 16);
+
+static const multiply_fn *multiply_fns_of(const tq_matrix *w) {
+    if (code_group(w) == 16) return multiply_sixteens;
+    bool nibbles = w->kind == TQ_MATRIX_BLOCKS ? block_nibbles(w->block_type) : w->bits == 4;
+    return multiply_fns[nibbles][code_group(w) / 64]; /* 32, 64, 128 -> 0, 1, 2 */
+}
 
 /* Tokens of the next block of those left: five are three and two. */
 static int block_tokens(int left) { return left <= BYTE_TOKENS ? left : left < 2 * BYTE_TOKENS - 1 ? (left + 1) / 2 : BYTE_TOKENS; }
@@ -334,16 +354,20 @@ static int block_tokens(int left) { return left <= BYTE_TOKENS ? left : left < 2
 /* PANEL_ROWS rows from row0 on, of which n_rows are there, against all tokens.  next: what comes after them. */
 static void multiply_panel(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, const code_panel *p, uintptr_t next,
                            float *acc) {
-    int group = w->group_size, row_of[PANEL_ROWS];
-    const multiply_fn *fns = multiply_fns[w->bits == 4][group / 64]; /* 32, 64, 128 -> 0, 1, 2 */
+    int group = code_group(w), row_of[PANEL_ROWS];
+    int at_a_time = group < 32 ? PANEL_GROUPS * group : PANEL_COLS;
+    const multiply_fn *fns = multiply_fns_of(w);
     token_block b = {.stride = token_bytes(w), .group_stride = group_stride(w), .next = {next, FETCH_BYTES}};
     for (int l = 0; l < PANEL_ROWS; l++) row_of[l] = row0 + (l < n_rows ? l : n_rows - 1); /* any: never looked at */
     for (int col0 = 0, n; col0 < w->cols; col0 += n) {
-        n = w->cols - col0 < PANEL_COLS ? w->cols - col0 : PANEL_COLS;
+        n = w->cols - col0 < at_a_time ? w->cols - col0 : at_a_time;
         int g0 = col0 / group;
         b.next.step = FETCH_BYTES;
-        if (g0 % PANEL_GROUPS == 0) fill_affine_scales(w, row_of, g0, p);
-        for (int i = 0; i < PANEL_TILES; i++) fill_codes(w, row_of + i * VL, col0, n, p, &b.next, p->codes + i * BYTES);
+        if (w->kind == TQ_MATRIX_AFFINE && g0 % PANEL_GROUPS == 0) fill_affine_scales(w, row_of, g0, p);
+        for (int i = 0; i < PANEL_TILES; i++) {
+            if (w->kind == TQ_MATRIX_BLOCKS) fill_blocks(w, row_of + i * VL, col0, n, p, &b.next, i);
+            else fill_codes(w, row_of + i * VL, col0, n, p, &b.next, p->codes + i * BYTES);
+        }
         for (int t = 0, tokens; t < in->n; t += tokens, b.next.step = 0) {
             tokens = block_tokens(in->n - t);
             b.digits = (const uint8_t *)in->prepared + (size_t)t * b.stride + (size_t)col0 * PLANE_COUNT;
@@ -362,7 +386,9 @@ static void fetch_run(const void *from, size_t bytes) {
     fetch_lines(&c, (int)(bytes / 64));
 }
 
+/* Blocks have theirs between the codes. */
 static void fetch_constants(const tq_matrix *w, int row0, int n_rows) {
+    if (w->kind == TQ_MATRIX_BLOCKS) return;
     size_t row = (size_t)(w->cols / w->group_size) * tq_dtype_bytes(w->scale_dtype);
     fetch_run((const uint8_t *)w->scales + (size_t)row0 * row, (size_t)n_rows * row);
     fetch_run((const uint8_t *)w->biases + (size_t)row0 * row, (size_t)n_rows * row);

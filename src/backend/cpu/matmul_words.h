@@ -32,13 +32,17 @@ INLINE vi first_lanes(int n) {
 
 /* ---- preparing activations ------------------------------------------------------------------------------------------------ */
 
+/* Columns that share constants, of a matrix of codes. */
+static int code_group(const tq_matrix *w) { return w->kind == TQ_MATRIX_BLOCKS ? block_group(w->block_type) : w->group_size; }
+
 /* Matrices with the same number take the same integers; 0: none. */
 static int integer_kind(const tq_matrix *w) {
+    if (w->kind == TQ_MATRIX_BLOCKS) return -block_group(w->block_type);
     if (w->kind != TQ_MATRIX_AFFINE) return 0;
     return w->bits == 4 ? w->group_size : -w->group_size;
 }
 
-static int padded_groups(const tq_matrix *w) { return (w->cols / w->group_size + 15) / 16 * 16; }
+static int padded_groups(const tq_matrix *w) { return (w->cols / code_group(w) + 15) / 16 * 16; }
 static int padded_cols(int cols) { return (cols + TQ_MATMUL_PAD - 1) / TQ_MATMUL_PAD * TQ_MATMUL_PAD; }
 
 /* Words of a prepared token, high and low. */
@@ -86,11 +90,11 @@ INLINE void place_words(const int16_t *words, int n, int at, bool by_runs, int16
 
 /* One token, in the order of gemv. */
 static void prepare_token(const tq_matrix *w, const tq_matmul_input *in, int t) {
-    int group = w->group_size, groups = w->cols / group;
+    int group = code_group(w), groups = w->cols / group;
     const float *x = in->x + (size_t)t * (size_t)in->cols;
     int16_t *token = (int16_t *)(void *)in->prepared + (size_t)t * token_words(w);
     float *step = in->step + (size_t)t * (size_t)padded_groups(w), *sum = in->sum + (size_t)t * (size_t)padded_groups(w);
-    bool by_runs = w->bits == 4;
+    bool by_runs = w->kind == TQ_MATRIX_AFFINE && w->bits == 4;
     int last = w->cols / RUN * RUN; /* the run that is not whole is filled up with 0 */
     if (by_runs && last < w->cols) memset(token + 2 * last, 0, 2 * RUN * sizeof *token);
     for (int g = groups; g < padded_groups(w); g++) step[g] = sum[g] = 0;
@@ -104,7 +108,22 @@ static void prepare_token(const tq_matrix *w, const tq_matmul_input *in, int t) 
 
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
-/* products[t][g] = scale of the row's group g times the step of token t; returns in biased[t] what the biases add. */
+/* products[t][g] = scale of the row's group g times the step of token t; returns in biased[t] what the biases add.  Scales and
+ * biases are filled up to whole registers of 0. */
+INLINE void block_constants(const float *scales, const float *biases, const tq_matmul_input *in, int t0, int stride, float *products,
+                            float *biased, const int tokens) {
+    vf sums[GEMV_BLOCK];
+    for (int t = 0; t < tokens; t++) sums[t] = (vf){0};
+    for (int g = 0; g < stride; g += VL)
+        for (int t = 0; t < tokens; t++) {
+            size_t from = (size_t)(t0 + t) * (size_t)stride + (size_t)g;
+            store(products + t * stride + g, load(scales + g) * load(in->step + from));
+            sums[t] += load(biases + g) * load(in->sum + from);
+        }
+    for (int t = 0; t < tokens; t++) biased[t] = sum_lanes(sums[t]);
+}
+
+/* The same of an affine matrix. */
 INLINE void row_constants(const tq_matrix *w, int row, const tq_matmul_input *in, int t0, int groups, int stride, float *products,
                           float *biased, const int tokens) {
     size_t at = (size_t)row * (size_t)groups, end = (size_t)w->rows * (size_t)groups;
@@ -239,19 +258,31 @@ INLINE void dot_row8(const uint8_t *codes, int cols, const int16_t *wide, size_t
     for (int t = 0; t < tokens; t++) out[t] = sum_lanes(sum[t]);
 }
 
+#include "backend/cpu/matmul_words_blocks.h"
+
 INLINE void gemv_affine_block(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, int t0, float *y, int ldy,
                               float *scratch, const int group, const int tokens, const bool four_bits) {
     size_t row_bytes = tq_matrix_row_bytes(w), token_stride = token_words(w);
     const int16_t *wide = (const int16_t *)(const void *)in->prepared + (size_t)t0 * token_stride;
     int stride = padded_groups(w), cols = w->cols, bits = w->bits, groups = cols / group; /* a shift: no division a row */
-    float *products = scratch;
-    uint8_t *bytes = (uint8_t *)(scratch + GEMV_BLOCK * stride);
+    bool blocks = !four_bits && w->kind == TQ_MATRIX_BLOCKS;
+    float *products = scratch, *scales = products + GEMV_BLOCK * stride, *biases = scales + stride; /* of blocks */
+    uint8_t *bytes = (uint8_t *)(biases + stride);
+    if (blocks) memset(scales, 0, 2 * (size_t)stride * sizeof *scales);
     const uint8_t *row = (const uint8_t *)w->data + (size_t)row0 * row_bytes;
     for (int i = 0; i < n_rows; i++, row += row_bytes) {
         float biased[GEMV_BLOCK], dots[GEMV_BLOCK];
-        row_constants(w, row0 + i, in, t0, groups, stride, products, biased, tokens);
+        if (blocks) {
+            block_row_scales(w->block_type, row, cols, scales, biases);
+            block_constants(scales, biases, in, t0, stride, products, biased, tokens);
+        } else {
+            row_constants(w, row0 + i, in, t0, groups, stride, products, biased, tokens);
+        }
         if (four_bits) {
             dot_row4(row, cols, wide, token_stride, products, stride, dots, group, tokens);
+        } else if (blocks) {
+            block_row_codes(w->block_type, row, cols, bytes);
+            dot_row8(bytes, cols, wide, token_stride, products, stride, dots, group, tokens);
         } else {
             if (bits != 8) unpack_bytes(row, bits, cols, bytes);
             dot_row8(bits == 8 ? row : bytes, cols, wide, token_stride, products, stride, dots, group, tokens);
@@ -276,6 +307,7 @@ typedef void (*gemv_affine_fn)(const tq_matrix *w, int row0, int n_rows, const t
 GEMV_AFFINE_TOKENS(nibbles, true, 32)
 GEMV_AFFINE_TOKENS(nibbles, true, 64)
 GEMV_AFFINE_TOKENS(nibbles, true, 128)
+GEMV_AFFINE_TOKENS(bytes, false, 16)
 GEMV_AFFINE_TOKENS(bytes, false, 32)
 GEMV_AFFINE_TOKENS(bytes, false, 64)
 GEMV_AFFINE_TOKENS(bytes, false, 128)
@@ -286,6 +318,7 @@ static const gemv_affine_fn gemv_affine_fns[2][3][GEMV_BLOCK] = {
     {GEMV_AFFINE_ROW(bytes, 32), GEMV_AFFINE_ROW(bytes, 64), GEMV_AFFINE_ROW(bytes, 128)},
     {GEMV_AFFINE_ROW(nibbles, 32), GEMV_AFFINE_ROW(nibbles, 64), GEMV_AFFINE_ROW(nibbles, 128)},
 };
+static const gemv_affine_fn gemv_sixteens[GEMV_BLOCK] = GEMV_AFFINE_ROW(bytes, 16);
 
 /* One token, 4 bits, two rows at a time. */
 INLINE void gemv_pairs(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, float *scratch, const int group) {
@@ -310,9 +343,13 @@ static __attribute__((noinline)) void gemv_long_rows(const tq_matrix *w, int row
 /* Few rows at a time, so that those for the first tokens are still in L1 for the last. */
 static void gemv_integers(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy,
                           float *scratch) {
-    const gemv_affine_fn *fns = gemv_affine_fns[w->bits == 4][w->group_size / 64]; /* 32, 64, 128 -> 0, 1, 2 */
-    int at_a_time = in->n > GEMV_BLOCK ? 4 : n_rows, first = 0;
-    if (in->n == 1 && w->bits == 4 && w->cols >= GEMV_LONG) {
+    int group = code_group(w), at_a_time = in->n > GEMV_BLOCK ? 4 : n_rows, first = 0;
+    bool nibbles = w->kind == TQ_MATRIX_AFFINE && w->bits == 4;
+    const gemv_affine_fn *fns = group == 16 ? gemv_sixteens : gemv_affine_fns[nibbles][group / 64]; /* 32, 64, 128 -> 0, 1, 2 */
+    if (in->n == 1 && word_dots_of(w, true)) {
+        first = n_rows;
+        gemv_block_rows(w, row0, n_rows, in, y, scratch);
+    } else if (in->n == 1 && nibbles && w->cols >= GEMV_LONG) {
         first = n_rows / 2 * 2;
         gemv_long_rows(w, row0, first, in, y, scratch);
     }
