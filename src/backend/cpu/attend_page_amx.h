@@ -117,7 +117,7 @@ typedef struct page_state {
     uint8_t *keys, *values;
     float *weights; /* (8, 128) */
     int8_t *bytes;  /* of the weights: as of tq_int_vectors */
-    float scales[128], factors[128];
+    _Alignas(64) float scales[128], factors[128];
 } page_state;
 
 /* The rows and a page.  dots: (8 tiles, 8 rows, high and low, 16). */
