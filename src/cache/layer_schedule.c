@@ -21,7 +21,7 @@ static const struct preset {
     {"tq3.5", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq3,v=tq4", ""}},
     {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq2,v=tq3", ""}},
     {"tq2.5", 4, 2, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
-    {"tq2", 6, 1, {"tq2", "tq:k=tq2.5,v=tq2", "tq:k=tq3,v=tq2"}},
+    {"tq2", 6, 1, {"tq:k=tq2.5,v=tq2", "tq2", "tq:k=tq3,v=tq2"}},
 };
 enum { MIN_PRESET_LAYERS = 8 };
 
