@@ -11,7 +11,7 @@ static const char *const keys[TQ_LAYER_RUNS] = {"", ",first=", ",last="};
 
 /* Which codec a layer has under the name of a size, chosen by measurement (docs/quality.md): damage to late layers' keys
  * costs a hundred times what the same damage to early ones does where facts are looked up, so bits move there; early values
- * matter in ordinary text and keep theirs.  Shares are rounded eighths of the layers: a cache is within .1 bit of its name. */
+ * matter in ordinary text and keep theirs.  Shares are rounded eighths of the layers: a cache is within .11 bit of its name. */
 static const struct preset {
     const char *name;
     int first, last; /* eighths */
