@@ -11,17 +11,18 @@ static const char *const keys[TQ_LAYER_RUNS] = {"", ",first=", ",last="};
 
 /* Which codec a layer has under the name of a size, chosen by measurement (docs/quality.md): damage to late layers' keys
  * costs a hundred times what the same damage to early ones does where facts are looked up, so bits move there; early values
- * matter in ordinary text and keep theirs.  Shares are rounded eighths of the layers: a cache is within .11 bit of its name. */
+ * matter in ordinary text and keep theirs.  Shares are of the layers, rounded: a cache is within .1 bit of its name, and
+ * tq2, of as many layers as may be, because its first share is 50 and not 48. */
 static const struct preset {
     const char *name;
-    int first, last; /* eighths */
+    int first, last; /* sixty-fourths */
     const char *runs[TQ_LAYER_RUNS];
 } presets[] = {
-    {"tq4", 4, 1, {"tq4", "tq:k=tq3,v=tq4", "tq:k=q8,v=tq4"}},
-    {"tq3.5", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq3,v=tq4", ""}},
-    {"tq3", 4, 0, {"tq:k=tq4,v=tq3", "tq:k=tq2,v=tq3", ""}},
-    {"tq2.5", 4, 2, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
-    {"tq2", 6, 1, {"tq:k=tq2.5,v=tq2", "tq2", "tq:k=tq3,v=tq2"}},
+    {"tq4", 32, 8, {"tq4", "tq:k=tq3,v=tq4", "tq:k=q8,v=tq4"}},
+    {"tq3.5", 32, 0, {"tq:k=tq4,v=tq3", "tq:k=tq3,v=tq4", ""}},
+    {"tq3", 32, 0, {"tq:k=tq4,v=tq3", "tq:k=tq2,v=tq3", ""}},
+    {"tq2.5", 32, 16, {"tq:k=tq3,v=tq2", "tq2", "tq:k=tq4,v=tq3"}},
+    {"tq2", 50, 8, {"tq:k=tq2.5,v=tq2", "tq2", "tq:k=tq3,v=tq2"}},
 };
 enum { MIN_PRESET_LAYERS = 8 };
 
@@ -36,8 +37,8 @@ bool tq_layer_schedule_of_preset(const char *kv, int n_layers, tq_layer_schedule
         const struct preset *p = &presets[i];
         if (strcmp(kv, p->name) != 0) continue;
         *out = (tq_layer_schedule){.n_layers = n_layers};
-        out->count[TQ_FIRST_LAYERS] = (n_layers * p->first + 3) / 8;
-        out->count[TQ_LAST_LAYERS] = (n_layers * p->last + 3) / 8;
+        out->count[TQ_FIRST_LAYERS] = (n_layers * p->first + 31) / 64;
+        out->count[TQ_LAST_LAYERS] = (n_layers * p->last + 31) / 64;
         out->count[TQ_MIDDLE_LAYERS] = n_layers - out->count[TQ_FIRST_LAYERS] - out->count[TQ_LAST_LAYERS];
         for (int run = 0; run < TQ_LAYER_RUNS; run++) strcpy(out->name[run], p->runs[run]);
         return true;

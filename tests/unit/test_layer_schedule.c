@@ -228,7 +228,7 @@ static void presets_have_the_size_of_their_name(void **state) {
             tq_cache_stats stats;
             tq_cache_get_stats(cache, &stats);
             assert_string_equal(cache->kv, known[i].kv);
-            if (fabs(stats.bits_per_value - nominal) > .11)
+            if (fabs(stats.bits_per_value - nominal) > .1)
                 fail_msg("%s, %d layers: %g bits", known[i].kv, layers, stats.bits_per_value);
             const tq_cache_layer *first = &cache->layers[0], *last = &cache->layers[layers - 1];
             if (layers < 8) { /* too few for a schedule */

@@ -35,16 +35,6 @@ enum {
 
 /* ---- preparing activations ------------------------------------------------------------------------------------------------ */
 
-/* Columns that share constants, of a matrix of codes. */
-static int code_group(const tq_matrix *w) { return w->kind == TQ_MATRIX_BLOCKS ? block_group(w->block_type) : w->group_size; }
-
-/* Matrices with the same number take the same integers; 0: none. */
-static int integer_kind(const tq_matrix *w) {
-    if (w->kind == TQ_MATRIX_BLOCKS) return -block_group(w->block_type);
-    if (w->kind != TQ_MATRIX_AFFINE) return 0;
-    return w->bits == 4 ? w->group_size : -w->group_size;
-}
-
 static bool has_starts(const tq_matrix *w) { return CODES_LESS && w->bits != 4; } /* all blocks: they share their tokens */
 static size_t token_bytes(const tq_matrix *w) {
     return (size_t)w->cols * PLANE_COUNT + (has_starts(w) ? (size_t)(w->cols / code_group(w)) * PLANE_COUNT * sizeof(int32_t) : 0);
@@ -52,7 +42,6 @@ static size_t token_bytes(const tq_matrix *w) {
 static int32_t *token_starts(const tq_matrix *w, const tq_matmul_input *in, int t) {
     return (int32_t *)(void *)((uint8_t *)in->prepared + (size_t)t * token_bytes(w) + (size_t)w->cols * PLANE_COUNT);
 }
-static int group_stride(const tq_matrix *w) { return (w->cols / code_group(w) + 15) / 16 * 16; }
 
 /* Where the bytes of DIGIT_COLUMNS int32 go: quads of the highest plane, the middle one, the lowest one. */
 static void digit_places(bool nibbles, uint8_t places[3 * DIGIT_COLUMNS]) {
@@ -64,7 +53,7 @@ static void digit_places(bool nibbles, uint8_t places[3 * DIGIT_COLUMNS]) {
 }
 
 static void prepare_token(const tq_matrix *w, const tq_matmul_input *in, int t) {
-    int group = code_group(w), stride = group_stride(w);
+    int group = code_group(w), stride = padded_groups(w);
     const float *x = in->x + (size_t)t * (size_t)in->cols;
     uint8_t *to = (uint8_t *)in->prepared + (size_t)t * token_bytes(w), places[3 * DIGIT_COLUMNS];
     float *step = in->step + (size_t)t * (size_t)stride, *sum = in->sum + (size_t)t * (size_t)stride;
@@ -357,7 +346,7 @@ static void multiply_panel(const tq_matrix *w, int row0, int n_rows, const tq_ma
     int group = code_group(w), row_of[PANEL_ROWS];
     int at_a_time = group < 32 ? PANEL_GROUPS * group : PANEL_COLS;
     const multiply_fn *fns = multiply_fns_of(w);
-    token_block b = {.stride = token_bytes(w), .group_stride = group_stride(w), .next = {next, FETCH_BYTES}};
+    token_block b = {.stride = token_bytes(w), .group_stride = padded_groups(w), .next = {next, FETCH_BYTES}};
     for (int l = 0; l < PANEL_ROWS; l++) row_of[l] = row0 + (l < n_rows ? l : n_rows - 1); /* any: never looked at */
     for (int col0 = 0, n; col0 < w->cols; col0 += n) {
         n = w->cols - col0 < at_a_time ? w->cols - col0 : at_a_time;

@@ -32,17 +32,6 @@ INLINE vi first_lanes(int n) {
 
 /* ---- preparing activations ------------------------------------------------------------------------------------------------ */
 
-/* Columns that share constants, of a matrix of codes. */
-static int code_group(const tq_matrix *w) { return w->kind == TQ_MATRIX_BLOCKS ? block_group(w->block_type) : w->group_size; }
-
-/* Matrices with the same number take the same integers; 0: none. */
-static int integer_kind(const tq_matrix *w) {
-    if (w->kind == TQ_MATRIX_BLOCKS) return -block_group(w->block_type);
-    if (w->kind != TQ_MATRIX_AFFINE) return 0;
-    return w->bits == 4 ? w->group_size : -w->group_size;
-}
-
-static int padded_groups(const tq_matrix *w) { return (w->cols / code_group(w) + 15) / 16 * 16; }
 static int padded_cols(int cols) { return (cols + TQ_MATMUL_PAD - 1) / TQ_MATMUL_PAD * TQ_MATMUL_PAD; }
 
 /* Words of a prepared token, high and low. */
