@@ -48,6 +48,12 @@ enum { VOCAB = 384, HIDDEN = 64 }; /* of the tiny one */
 
 static void pause_ms(int ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
 
+/* A request heard so is not over before it can be cancelled, however fast the machine is or however late its test. */
+static void hear_slowly(void *ctx, tq_request *request, const tq_event *e) {
+    on_event(ctx, request, e);
+    if (e->kind == TQ_EVENT_TOKEN) pause_ms(1);
+}
+
 /* ---- text ------------------------------------------------------------------------------------------------------------- */
 
 static int tokenize(const char *text, int32_t *ids, int cap) {
@@ -242,8 +248,9 @@ static void a_cancelled_request_ends_at_every_stage(void **state) {
         if (i == 0) h[i]->cancel_at_start = 1;
         if (i == 1) h[i]->cancel_at_prefill = 3;
         if (i == 2) h[i]->cancel_at_token = 5;
+        if (i == 4) p.max_tokens = 3000, p.on_event = hear_slowly;
         submit(s, &p, h[i]);
-        if (i == 4) tq_request_cancel(h[i]->request); /* maybe in the queue */
+        if (i == 4) tq_request_cancel(h[i]->request); /* in the queue, or soon after it */
     }
     for (int i = 0; i < 6; i++) {
         wait_done(h[i]);
@@ -254,7 +261,7 @@ static void a_cancelled_request_ends_at_every_stage(void **state) {
     assert_int_equal(h[1]->prefills, 3);
     assert_int_equal(h[1]->usage.generated_tokens, 0);
     assert_int_equal(h[2]->tokens, 5);
-    assert_int_equal(h[4]->tokens, 0);
+    assert_true(h[4]->tokens < 3000);
     wait_done(on);
     tq_generate_result want = alone(tiny, &sp, &steady);
     want_same(on, &want, "beside the cancelled");
@@ -303,7 +310,7 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state) {
     random_ids(ids, 100, VOCAB, 4);
     heard *runs = listener(), *waits = listener(), *next = listener();
     tq_request_params p = ask(ids, 4, 3000, runs);
-    p.ignore_eos = true, p.deadline = 1;
+    p.ignore_eos = true, p.deadline = 1, p.on_event = hear_slowly;
     OK(tq_scheduler_submit(s, &p, &runs->request, &e));
     p.ctx = waits, p.deadline = .1;
     OK(tq_scheduler_submit(s, &p, &waits->request, &e));
@@ -417,7 +424,7 @@ static void draining_cancels_what_is_late_and_handles_outlive_it(void **state) {
         random_ids(ids[i], 1000, VOCAB, 50 + (uint64_t)i);
         h[i] = listener();
         tq_request_params p = ask(ids[i], 1000, 2000, h[i]);
-        p.ignore_eos = true;
+        p.ignore_eos = true, p.on_event = hear_slowly;
         submit(s, &p, h[i]);
     }
     assert_false(tq_scheduler_drain(s, .05));
