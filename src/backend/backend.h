@@ -147,12 +147,13 @@ typedef struct tq_backend_ops {
 
 struct tq_backend {
     const tq_backend_ops *ops;
-    char name[32]; /* "cpu/avx512" */
+    char name[48]; /* "cpu/avx512" */
     int n_threads;
 };
 
-/* kernels: an instruction set, or NULL (see kernels.h).  max_cols: the widest matrix that matmul will see. */
-tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, tq_backend **out, tq_error *err);
+/* kernels: an instruction set, or NULL (see kernels.h).  bf16_prefill: matmul with more than TQ_SINGLE_TOKENS
+ * tokens rounds their values and weights to bf16; TQ_UNSUPPORTED where no kernels do.  max_cols: the widest matrix that matmul will see. */
+tq_status tq_cpu_backend_new(int n_threads, const char *kernels, bool bf16_prefill, int max_cols, tq_backend **out, tq_error *err);
 void tq_backend_free(tq_backend *backend); /* NULL is fine */
 
 #endif

@@ -276,7 +276,7 @@ enum { EMBEDDED_CHUNK = 512 };
 
 tq_status tq_cache_new(const tq_cache_params *params, tq_cache **out, tq_error *err) {
     tq_backend *backend;
-    TQ_TRY(tq_cpu_backend_new(params->n_threads, params->kernels, 64, &backend, err));
+    TQ_TRY(tq_cpu_backend_new(params->n_threads, params->kernels, false, 64, &backend, err));
     tq_status status = tq_cache_new_on(backend, params, min_int(EMBEDDED_CHUNK, params->max_tokens), out, err);
     if (status != TQ_OK) tq_backend_free(backend);
     else (*out)->owns_backend = true;

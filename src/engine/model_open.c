@@ -161,7 +161,9 @@ static void report(const tq_model_params *p, double fraction) {
 }
 
 static tq_status start_backend(tq_model *m, const tq_model_params *p, tq_error *err) {
-    TQ_TRY(tq_cpu_backend_new(p->n_threads, p->kernels, m->transformer->max_cols, &m->backend, err));
+    if (p->prefill != TQ_PRECISION_F32 && p->prefill != TQ_PRECISION_BF16)
+        return tq_fail(err, TQ_INVALID, "prefill: want TQ_PRECISION_F32 or TQ_PRECISION_BF16, got %d", (int)p->prefill);
+    TQ_TRY(tq_cpu_backend_new(p->n_threads, p->kernels, p->prefill == TQ_PRECISION_BF16, m->transformer->max_cols, &m->backend, err));
     fill_info(m);
     report(p, 1.0);
     return TQ_OK;

@@ -10,7 +10,7 @@ static tq_backend *backend;
 
 static int set_up(void **state) {
     (void)state;
-    return tq_cpu_backend_new(2, NULL, DIM, &backend, NULL) != TQ_OK;
+    return tq_cpu_backend_new(2, NULL, false, DIM, &backend, NULL) != TQ_OK;
 }
 
 static int tear_down(void **state) {

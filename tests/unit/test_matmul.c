@@ -2,6 +2,7 @@
  * scalar table too); a batch of tokens against its tokens alone, bit for bit; guard bytes around every output. */
 #include "kernel_testing.h"
 
+#include "backend/backend.h"
 #include "backend/cpu/block_rows.h"
 #include "base/half.h"
 #include "base/tensor.h"
@@ -432,6 +433,133 @@ static void a_token_gets_the_same_bits_in_every_batch(void **state) {
     each_table(check_batches);
 }
 
+/* ---- bf16 ------------------------------------------------------------------------------------------------------------
+ * The product of what bf16 keeps of values and weights, in doubles.  A kernel's weight may differ in its last float bits and so fall on
+ * the other side where it is half way between two of bf16: as far as those are apart is allowed there, and nowhere else. */
+
+static double bf16_of(double x) { return tq_bf16_f32(tq_f32_bf16((float)x)); }
+
+static void check_bf16_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
+    const tq_bf16_gemm *b = k->bf16;
+    int rows = m->w.rows, cols = m->w.cols, ldy = rows + 3;
+    char what[80];
+    snprintf(what, sizeof what, "in bf16, kind %d, %d x %d, %d bits, group %d, n %d", (int)m->w.kind, rows, cols, m->w.bits, m->w.group_size, n);
+    assert_true(b->takes(&m->w));
+    float *x = test_floats((size_t)n * (size_t)cols + 1);
+    test_normals(rng, x, (size_t)n * (size_t)cols + 1);
+    prepared p;
+    prepare(&p, k, m, x + 1, n);
+    memset(p.values.data, 0xff, p.values.bytes);
+    for (int i = 0; i * b->tile < n; i++) b->prepare(&p.in, i);
+    guarded y = guarded_new((size_t)(n * ldy) * 4, 4);
+    memset(y.data, 0x7f, y.bytes);
+    int at_a_time = rows > 128 ? b->rows : 96;
+    for (int row0 = 0; row0 < rows; row0 += at_a_time)
+        b->gemm(&m->w, row0, rows - row0 < at_a_time ? rows - row0 : at_a_time, &p.in, floats(&y) + row0, ldy, floats(&p.scratch));
+    for (int t = 0; t < n; t++) {
+        const float *value = x + 1 + (size_t)t * (size_t)cols;
+        for (int i = 0; i < rows; i++) {
+            double want = 0, size = 0, undecided = 0;
+            for (int j = 0; j < cols; j++) {
+                size_t at = (size_t)i * (size_t)cols + (size_t)j;
+                double w = m->plain[at], near = 8 * 0x1p-24 * m->size[at];
+                want += bf16_of(w) * bf16_of(value[j]);
+                size += m->size[at] * fabs((double)value[j]);
+                undecided += (bf16_of(w + near) - bf16_of(w - near)) * fabs((double)value[j]);
+            }
+            check_close(floats(&y)[t * ldy + i], want, sum_bound(cols, size) + undecided, k->name, what, t, i);
+        }
+        for (int i = rows; i < ldy; i++) assert_int_equal(tq_f32_bits(floats(&y)[t * ldy + i]), 0x7f7f7f7f);
+    }
+    guarded_free(&y, "gemm in bf16");
+    prepared_free(&p);
+    free(x);
+    weights_free(m);
+}
+
+static void check_bf16(const tq_kernels *k) {
+    static const int cols_of[] = {32, 64, 384, 512, 544, 1152}, row_counts[] = {1, 16, 17, 33, 64, 97, 300}, token_counts[] = {17, 64, 33, 24, 48, 7, 129};
+    static const int bits_of[] = {2, 3, 4, 5, 6, 8, 4, 4}, groups[] = {32, 64, 128};
+    static const tq_dtype constants[] = {TQ_BF16, TQ_F16, TQ_F32};
+    if (!k->bf16 || !k->bf16->runs_here()) {
+        print_message("skipped: %s has no products in bf16 here\n", k->name);
+        return;
+    }
+    tq_rng rng = {21};
+    int round = 0;
+    for (int kind = TQ_MATRIX_F16; kind <= TQ_MATRIX_BF16; kind++)
+        for (int s = 0; s < 6; s++, round++) {
+            weights m = weights_new((tq_matrix_kind)kind, row_counts[round % 7], cols_of[s], 0, 0, TQ_F32, &rng);
+            check_bf16_matrix(k, &m, token_counts[round % 5], &rng);
+        }
+    for (int i = 0; i < 8; i++)
+        for (int g = 0; g < 3; g++, round++) {
+            int cols = round % 3 == 0 ? groups[g] : round % 3 == 1 ? 384 : 1152;
+            weights m = weights_new(TQ_MATRIX_AFFINE, row_counts[round % 7], cols, bits_of[i], groups[g], constants[(i + g) % 3], &rng);
+            check_bf16_matrix(k, &m, token_counts[round % 7], &rng);
+        }
+    for (size_t c = 0; c < sizeof block_cases / sizeof *block_cases; c++, round++) {
+        weights m = block_weights(c, row_counts[round % 7], 768, &rng);
+        check_bf16_matrix(k, &m, token_counts[round % 7], &rng);
+    }
+    tq_matrix f32 = {.kind = TQ_MATRIX_F32, .rows = 1, .cols = 64}, odd = {.kind = TQ_MATRIX_F16, .rows = 1, .cols = 80};
+    assert_false(k->bf16->takes(&f32));
+    assert_false(k->bf16->takes(&odd));
+}
+
+static void products_in_bf16_are_those_of_rounded_values(void **state) {
+    (void)state;
+    each_table(check_bf16);
+}
+
+/* What a caller sees of it: refused where there is none; many tokens are rounded, few are not, and matrices that it does not take neither. */
+static void check_backend(const tq_kernels *k) {
+    enum { ROWS = 40, COLS = 96, MANY = 700, FEW = 16 };
+    tq_backend *exact, *coarse;
+    if (!k->bf16 || !k->bf16->runs_here()) {
+        FAILS(tq_cpu_backend_new(1, k->name, true, COLS, &coarse, &e), TQ_UNSUPPORTED, "AVX-512 BF16 or AMX");
+        return;
+    }
+    OK(tq_cpu_backend_new(2, k->name, false, COLS, &exact, &e));
+    OK(tq_cpu_backend_new(2, k->name, true, COLS, &coarse, &e));
+    assert_non_null(strstr(coarse->name, "bf16"));
+    tq_rng rng = {22};
+    weights m[3] = {weights_new(TQ_MATRIX_BF16, ROWS, COLS, 0, 0, TQ_F32, &rng), weights_new(TQ_MATRIX_AFFINE, ROWS, COLS, 4, 32, TQ_BF16, &rng),
+                    weights_new(TQ_MATRIX_F32, ROWS, COLS, 0, 0, TQ_F32, &rng)};
+    float *x = test_floats(MANY * COLS), *y[2][3];
+    test_normals(&rng, x, MANY * COLS);
+    for (int i = 0; i < 6; i++) y[i / 3][i % 3] = test_floats(MANY * ROWS);
+    for (int together = 2; together <= 3; together++) /* all of a kind that it takes, or not */
+        for (int n = FEW; n <= MANY; n += MANY - FEW) {
+            for (int b = 0; b < 2; b++) {
+                tq_product products[3];
+                for (int p = 0; p < 3; p++) products[p] = (tq_product){&m[p].w, NULL, y[b][p]};
+                tq_backend *backend = b ? coarse : exact;
+                backend->ops->matmul_many(backend, products, together, x, n);
+            }
+            for (int p = 0; p < together; p++) {
+                double worst = 0, top = 0;
+                for (int i = 0; i < n * ROWS; i++) {
+                    worst = fmax(worst, fabs((double)y[0][p][i] - y[1][p][i]));
+                    top = fmax(top, fabs((double)y[0][p][i]));
+                }
+                bool rounded = p < 2 && n > FEW;
+                if (rounded ? worst < 1e-5 * top || worst > 2e-3 * top : worst != 0)
+                    fail_msg("%s, product %d of %d, %d tokens: differs by %g of %g", k->name, p, together, n, worst, top);
+            }
+        }
+    for (int i = 0; i < 6; i++) free(y[i / 3][i % 3]);
+    for (int p = 0; p < 3; p++) weights_free(&m[p]);
+    free(x);
+    tq_backend_free(exact);
+    tq_backend_free(coarse);
+}
+
+static void a_backend_rounds_what_it_was_asked_to(void **state) {
+    (void)state;
+    each_table(check_backend);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_matrices_are_multiplied),
@@ -439,6 +567,8 @@ int main(void) {
         cmocka_unit_test(long_rows_are_multiplied),
         cmocka_unit_test(blocks_of_gguf_are_multiplied),
         cmocka_unit_test(a_token_gets_the_same_bits_in_every_batch),
+        cmocka_unit_test(products_in_bf16_are_those_of_rounded_values),
+        cmocka_unit_test(a_backend_rounds_what_it_was_asked_to),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@ static tq_backend *backend;
 
 static int set_up(void **state) {
     (void)state;
-    return tq_cpu_backend_new(1, NULL, DIM, &backend, NULL) != TQ_OK;
+    return tq_cpu_backend_new(1, NULL, false, DIM, &backend, NULL) != TQ_OK;
 }
 
 static int tear_down(void **state) {

@@ -182,7 +182,7 @@ static void every_codec_round_trips_bit_for_bit(void **state) {
 }
 
 int main(void) {
-    if (tq_cpu_backend_new(1, NULL, DIM, &backend, NULL) != TQ_OK) return 1;
+    if (tq_cpu_backend_new(1, NULL, false, DIM, &backend, NULL) != TQ_OK) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_codec_round_trips_bit_for_bit)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tq_backend_free(backend);

@@ -74,7 +74,7 @@ static void products_and_slices_are_right(void **state) {
             tq_matrix m = kinds[i];
             m.data = codes, m.scales = scales;
             fill(&m, false);
-            OK(tq_cpu_backend_new(2, (*k)->name, COLS, &backend, &e));
+            OK(tq_cpu_backend_new(2, (*k)->name, false, COLS, &backend, &e));
             for (int n = 1; n <= N; n += N - 1)
                 for (int slice = 0; slice < 2; slice++) {
                     int first = slice ? FIRST : 0, rows = slice ? SLICE : ROWS;

@@ -326,6 +326,7 @@ static void describe(const bench_spec *s, arguments *a) {
     push(a, "cell");
     push_option(a, "--model", s->from.model);
     push_option(a, "--kernels", s->from.kernels);
+    push_option(a, "--prefill-precision", s->from.prefill);
     push_int(a, "--threads", s->from.threads);
     push_option(a, "--memory", s->from.memory);
     if (s->from.no_memory_check) push(a, "--no-memory-check");

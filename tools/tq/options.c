@@ -227,6 +227,11 @@ void options_add_model(options *o, model_options *model) {
                                 .type = OPTION_STRING,
                                 .to = &model->kernels,
                                 .help = "scalar, avx2, avx512, amx, neon or neon-dotprod (default: $TQ_KERNELS, else the best here)"});
+    options_add(o, (option_row){.name = "prefill-precision",
+                                .argument = "TYPE",
+                                .type = OPTION_STRING,
+                                .to = &model->prefill,
+                                .help = "f32 (default), or bf16: prompts are multiplied in bf16, faster and coarser (AVX-512 BF16, AMX)"});
     options_add(o, (option_row){.name = "memory",
                                 .argument = "BYTES",
                                 .type = OPTION_STRING,
@@ -268,6 +273,13 @@ int options_get_memory(const char *command, const model_options *model, int64_t 
     if (model->no_memory_check) fprintf(stderr, "tq %s: --memory and --no-memory-check: give one of them\n", command);
     else if (options_parse_bytes(model->memory, limit)) return OPTIONS_RUN;
     else fprintf(stderr, "tq %s: --memory: want a size such as 8GB, got '%s'\n", command, model->memory);
+    return EXIT_USAGE;
+}
+
+int options_get_prefill(const char *command, const model_options *model, tq_precision *precision) {
+    *precision = model->prefill && strcmp(model->prefill, "bf16") == 0 ? TQ_PRECISION_BF16 : TQ_PRECISION_F32;
+    if (!model->prefill || *precision == TQ_PRECISION_BF16 || strcmp(model->prefill, "f32") == 0) return OPTIONS_RUN;
+    fprintf(stderr, "tq %s: --prefill-precision: want f32 or bf16, got '%s'\n", command, model->prefill);
     return EXIT_USAGE;
 }
 

@@ -65,11 +65,12 @@ typedef struct model_options {
     const char *model; /* a directory; NULL: the bundled one (setup.h) */
     int threads;       /* 0: one a usable processor */
     const char *kernels;
+    const char *prefill; /* "f32", "bf16"; NULL: f32 */
     const char *memory; /* "8GB"; NULL: what the system has */
     bool no_memory_check;
 } model_options;
 
-/* --model --threads --kernels --memory --no-memory-check */
+/* --model --threads --kernels --prefill-precision --memory --no-memory-check */
 void options_add_model(options *o, model_options *model);
 
 typedef struct cache_options {
@@ -89,6 +90,7 @@ bool options_parse_bytes(const char *text, int64_t *bytes);
 
 /* --memory and --no-memory-check as tq_model_params.memory_limit.  OPTIONS_RUN, or the code of a usage error. */
 int options_get_memory(const char *command, const model_options *model, int64_t *limit);
+int options_get_prefill(const char *command, const model_options *model, tq_precision *precision);
 
 /* --kv --key-bits --value-bits --value-group-size --key-centre --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */
 void options_add_cache(options *o, cache_options *cache);

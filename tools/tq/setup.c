@@ -78,11 +78,14 @@ int setup_model_reporting(const char *command, const model_options *o, void (*pr
     int64_t limit;
     int code = options_get_memory(command, o, &limit);
     if (code != OPTIONS_RUN) return code;
+    tq_precision prefill;
+    code = options_get_prefill(command, o, &prefill);
+    if (code != OPTIONS_RUN) return code;
     code = model_name_resolve(command, path, resolved);
     if (code != EXIT_SUCCESS) return code;
     path = resolved;
     tq_model_params params = {
-        .n_threads = o->threads, .kernels = o->kernels, .progress = progress, .progress_ctx = ctx, .memory_limit = limit};
+        .n_threads = o->threads, .kernels = o->kernels, .prefill = prefill, .progress = progress, .progress_ctx = ctx, .memory_limit = limit};
     tq_error err;
     tq_status status = tq_model_open(path, &params, out, &err);
     if (status == TQ_OK) return EXIT_SUCCESS;

@@ -25,12 +25,16 @@ typedef struct matmul_job {
     int token0; /* of the input's first token, for y */
 } matmul_job;
 
+static bool in_bf16(const tq_cpu_backend *c, const tq_matrix *w, int n) {
+    return c->bf16 && n > TQ_GEMV_TOKENS && c->bf16->takes(w);
+}
+
 /* Rows of a task: those of a few tokens are some 128 KB of weights, of which all but the first TQ_GEMV_ROWS rows are fetched while
  * others are multiplied, or less where threads would have too few tasks to share. */
 static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */
         size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, 2 * (size_t)c->base.n_threads), TQ_GEMM_ROWS);
-        return (int)at_most(share, (size_t)c->kernels->gemm_rows);
+        return (int)at_most(share, (size_t)(in_bf16(c, w, n) ? c->bf16->rows : c->kernels->gemm_rows));
     }
     size_t share = tq_matmul_padded((size_t)ceil_div((size_t)w->rows, GEMV_TASKS * (size_t)c->base.n_threads), TQ_GEMV_ROWS);
     size_t rows = GEMV_BYTES / (tq_matrix_row_bytes(w) + 1) / TQ_GEMV_ROWS * TQ_GEMV_ROWS;
@@ -47,7 +51,8 @@ static void matmul_task(void *ctx, int task, int worker) {
     int n_rows = (int)at_most((size_t)job->task_rows[p], (size_t)(rows - row0));
     float *scratch = job->cpu->worker_scratch + (size_t)worker * job->cpu->worker_floats;
     float *y = product->y + (size_t)job->token0 * (size_t)rows + row0;
-    if (job->input->n > TQ_GEMV_TOKENS) k->gemm(product->w, row0, n_rows, job->input, y, rows, scratch);
+    if (in_bf16(job->cpu, product->w, job->input->n)) job->cpu->bf16->gemm(product->w, row0, n_rows, job->input, y, rows, scratch);
+    else if (job->input->n > TQ_GEMV_TOKENS) k->gemm(product->w, row0, n_rows, job->input, y, rows, scratch);
     else k->gemv(product->w, row0, n_rows, job->input, y, rows, scratch);
     for (int t = 0; product->bias && t < job->input->n; t++) k->add(y + (size_t)t * (size_t)rows, product->bias + row0, n_rows);
 }
@@ -55,7 +60,9 @@ static void matmul_task(void *ctx, int task, int worker) {
 static void prepare_task(void *ctx, int task, int worker) {
     (void)worker;
     const matmul_job *job = ctx;
-    job->cpu->kernels->matmul_prepare(job->products->w, job->input, task);
+    const tq_matrix *w = job->products->w;
+    if (in_bf16(job->cpu, w, job->input->n)) job->cpu->bf16->prepare(job->input, task);
+    else job->cpu->kernels->matmul_prepare(w, job->input, task);
 }
 
 /* Products whose inputs are the same, over tokens token0..token0+n of x. */
@@ -65,7 +72,8 @@ static void run_products(tq_cpu_backend *c, const tq_product *products, int coun
     input.n = n;
     input.x = x + (size_t)token0 * (size_t)input.cols;
     matmul_job job = {.cpu = c, .products = products, .input = &input, .token0 = token0};
-    int tiles = ceil_div((size_t)n, (size_t)tq_matmul_tile(n, c->kernels->gemm_tile));
+    bool coarse = in_bf16(c, products->w, n);
+    int tiles = ceil_div((size_t)n, (size_t)(coarse ? c->bf16->tile : tq_matmul_tile(n, c->kernels->gemm_tile)));
     if (tiles * input.cols < PREPARE_ALONE) /* waking the others takes longer */
         for (int i = 0; i < tiles; i++) prepare_task(&job, i, 0);
     else tq_pool_run(c->pool, prepare_task, &job, tiles);
@@ -91,13 +99,27 @@ static void part_pairs(const tq_matrix *w, int n, float *y) {
 
 _Static_assert((int)TQ_GEMV_TOKENS == (int)TQ_SINGLE_TOKENS, "what gemv takes is what gets the same bits as alone");
 
+/* May products of n tokens with both share a prepared input? */
+static bool same_input(const tq_cpu_backend *c, const tq_matrix *a, const tq_matrix *b, int n) {
+    bool coarse = in_bf16(c, a, n);
+    return coarse == in_bf16(c, b, n) && (coarse || c->kernels->matmul_same_input(a, b, n));
+}
+
+/* As many as all products can take. */
+static int tokens_at_a_time(const tq_cpu_backend *c, const tq_product *products, int count) {
+    for (int p = 0; p < count; p++)
+        if (!c->bf16 || !c->bf16->takes(products[p].w)) return TQ_GEMM_TOKENS;
+    return c->bf16->tokens;
+}
+
 static void matmul_many(tq_backend *backend, const tq_product *products, int count, const float *x, int n) {
     tq_cpu_backend *c = cpu(backend);
+    size_t most = (size_t)tokens_at_a_time(c, products, count);
     for (int token0 = 0, block; token0 < n; token0 += block) {
-        block = (int)at_most(TQ_GEMM_TOKENS, (size_t)(n - token0));
+        block = (int)at_most(most, (size_t)(n - token0));
         for (int p = 0, m; p < count; p += m) {
             for (m = 1; p + m < count && m < JOB_PRODUCTS; m++)
-                if (!c->kernels->matmul_same_input(products[p].w, products[p + m].w, block)) break;
+                if (!same_input(c, products[p].w, products[p + m].w, block)) break;
             run_products(c, products + p, m, x, token0, block);
         }
     }
@@ -196,15 +218,25 @@ void tq_backend_free(tq_backend *backend) {
     if (backend) backend->ops->free(backend);
 }
 
-tq_status tq_cpu_backend_new(int n_threads, const char *kernels, int max_cols, tq_backend **out, tq_error *err) {
+static tq_status choose_kernels(tq_cpu_backend *c, const char *want, bool bf16_prefill, tq_error *err) {
+    TQ_TRY(tq_kernels_select(want, &c->kernels, err));
+    if (!bf16_prefill) return TQ_OK;
+    c->bf16 = c->kernels->bf16;
+    if (!c->bf16 || !c->bf16->runs_here())
+        return tq_fail(err, TQ_UNSUPPORTED, "prefill in bf16: wants a processor with AVX-512 BF16 or AMX, and kernels 'avx512' or 'amx'; these are '%s'%s",
+                       c->kernels->name, c->bf16 ? ", on a processor without" : "");
+    return TQ_OK;
+}
+
+tq_status tq_cpu_backend_new(int n_threads, const char *kernels, bool bf16_prefill, int max_cols, tq_backend **out, tq_error *err) {
     tq_cpu_backend *c = calloc(1, sizeof *c);
     if (!c) return tq_fail_memory(err, sizeof *c, "the CPU backend");
     c->base.ops = &cpu_ops;
-    tq_status status = tq_kernels_select(kernels, &c->kernels, err);
+    tq_status status = choose_kernels(c, kernels, bf16_prefill, err);
     if (status == TQ_OK) status = tq_pool_new(n_threads, &c->pool, err);
     if (status == TQ_OK) {
         c->base.n_threads = tq_pool_threads(c->pool);
-        snprintf(c->base.name, sizeof c->base.name, "cpu/%s", c->kernels->name);
+        snprintf(c->base.name, sizeof c->base.name, "cpu/%s%s", c->kernels->name, c->bf16 ? ", prefill in bf16" : "");
         c->worker_floats = tq_matmul_padded(tq_matmul_scratch(max_cols), 16);
         size_t bytes = (size_t)c->base.n_threads * c->worker_floats * sizeof(float);
         size_t steps = tq_matmul_step_count(max_cols) * sizeof(float), input = tq_matmul_input_count(max_cols) * sizeof(float);

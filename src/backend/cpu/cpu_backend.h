@@ -16,6 +16,7 @@ typedef struct tq_trellis_work {
 typedef struct tq_cpu_backend {
     tq_backend base;
     const tq_kernels *kernels;
+    const tq_bf16_gemm *bf16; /* NULL: prefill is in float32 */
     tq_pool *pool;
     float *worker_scratch; /* (n_threads, worker_floats): what gemv and gemm want */
     size_t worker_floats;

@@ -132,6 +132,16 @@ static inline int tq_matmul_tile(int n, int gemm_tile) { return n > TQ_GEMV_TOKE
 /* Bytes of trellis_encode's scratch for rows of n samples, aligned to 64. */
 #define TQ_TRELLIS_SCRATCH(n) (((size_t)(n) + 1) * (TQ_TRELLIS_STATES + 3) * TQ_TRELLIS_ROWS)
 
+/* Products with more than TQ_GEMV_TOKENS tokens whose values are rounded to bf16, as weights are; sums are float32.  A result is off by
+ * 2^-8 of the sum of its products' magnitudes, at most. */
+typedef struct tq_bf16_gemm {
+    bool (*runs_here)(void); /* where the table does */
+    int tile, rows, tokens;  /* tokens of a call of prepare; rows and tokens that gemm takes at a time, at most */
+    bool (*takes)(const tq_matrix *w); /* others are multiplied in float32 */
+    void (*prepare)(const tq_matmul_input *input, int index);
+    void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
+} tq_bf16_gemm;
+
 typedef struct tq_kernels {
     const char *name;
     bool (*runs_here)(void);
@@ -148,6 +158,7 @@ typedef struct tq_kernels {
     void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
     /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= gemm_rows.  scratch of both: tq_matmul_scratch(cols) floats. */
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
+    const tq_bf16_gemm *bf16; /* NULL: this table has none */
     /* Row `row` of W -> (cols) floats. */
     void (*unpack_row)(const tq_matrix *w, int row, float *dst);
 

@@ -25,20 +25,18 @@ static bool has_tiles(void) {
 static bool has_tiles(void) { return false; }
 #endif
 
-static bool has_avx512_bf16(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-}
-
-static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_tiles(); }
-
+#include "backend/cpu/tiles_avx512.h"
 #include "backend/cpu/matmul_amx.h"
+#define BF16_TILES
+#include "backend/cpu/matmul_bf16.h"
 #include "backend/cpu/panels_amx.h"
 #include "backend/cpu/attend_page_amx.h"
 #include "backend/cpu/attend_many_amx.h"
 
+static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_tiles(); }
+
 const tq_kernels tq_kernels_amx = {
     .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
-    .woven_dots = tq_woven_dots_avx512,
+    .woven_dots = tq_woven_dots_avx512, .bf16 = &bf16_products,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

@@ -12,7 +12,6 @@
  * Codes stand as the nibbles of a dword come apart, eight at a time: 0, 2, 4, 6, 1, 3, 5, 7. */
 
 enum {
-    SIDE = 16, TILE_BYTES = 1024, TILE_FLOATS = 256,
     ROW_TILES = TQ_TILES_ROWS / SIDE,
     AMX_TOKENS = 48, /* of a call of matmul_prepare: tiles of every kind */
     /* codes */
@@ -35,7 +34,6 @@ static bool matmul_same_input_amx(const tq_matrix *a, const tq_matrix *b, int n)
     return n > TQ_GEMV_TOKENS ? tiled_kind(a) == tiled_kind(b) : matmul_same_input(a, b, n);
 }
 
-static int at_most_int(int a, int b) { return a < b ? a : b; }
 static int chunks_of(int cols) { return (cols + CODE_CHUNK - 1) / CODE_CHUNK; }
 
 /* ---- where prepared tokens stand: tile `index` of 16 */
@@ -183,11 +181,6 @@ static tile_panel panel_in(float *scratch, bool affine, int parts) {
     return p;
 }
 
-INLINE void store_tile(vi m[SIDE], uint8_t *to) {
-    transpose(m);
-    for (int i = 0; i < SIDE; i++) _mm512_storeu_si512(to + 64 * i, (__m512i)m[i]);
-}
-
 /* A dword of each row is eight codes: after they have turned around, two quads. */
 static void tiles_of_codes4(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
     size_t row_bytes = tq_matrix_row_bytes(w);
@@ -218,21 +211,6 @@ static void tiles_of_codes(const tq_matrix *w, const int *row_of, int col0, int 
     }
 }
 
-/* Constants of n groups of 16 rows, lane l of m[g] row l's; groups that are not there are 0. */
-INLINE void turn_constants(const void *constants, tq_dtype dtype, const int *row_of, int groups, int g0, int n, vi m[SIDE]) {
-    __mmask16 some = (__mmask16)((1u << n) - 1);
-    for (int l = 0; l < SIDE; l++) {
-        size_t at = (size_t)row_of[l] * (size_t)groups + (size_t)g0;
-        if (dtype == TQ_F32) {
-            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const float *)constants + at);
-        } else {
-            __m256i half = _mm256_maskz_loadu_epi16(some, (const uint16_t *)constants + at);
-            m[l] = dtype == TQ_F16 ? (vi)_mm512_cvtph_ps(half) : (vi)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
-        }
-    }
-    transpose(m);
-}
-
 static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, int n, float *scales) {
     int groups = w->cols / w->group_size, n_groups = n / w->group_size, g0 = col0 / w->group_size;
     vi s[SIDE], b[SIDE];
@@ -241,15 +219,6 @@ static void tiles_of_constants(const tq_matrix *w, const int *row_of, int col0, 
     for (int g = 0; g < n_groups; g++) {
         store(scales + g * SIDE, (vf)s[g]);
         store(scales + CONSTANTS + g * SIDE, (vf)b[g]);
-    }
-}
-
-static void tiles_of_bf16(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
-    for (int k = 0; k < n; k += FLOAT_COLS, to += TILE_BYTES) {
-        vi m[SIDE];
-        for (int l = 0; l < SIDE; l++)
-            m[l] = (vi)_mm512_loadu_si512((const uint16_t *)w->data + (size_t)row_of[l] * (size_t)w->cols + col0 + k);
-        store_tile(m, to);
     }
 }
 
@@ -281,20 +250,6 @@ static void fill_tiles(const tq_matrix *w, int row0, int n_rows, int col0, int n
 }
 
 /* ---- products with codes: 16 tokens, a panel of rows and a chunk of columns */
-
-/* Lines of the codes that are unpacked next, one a step. */
-typedef struct code_fetch {
-    const uint8_t *at; /* of the first row */
-    size_t row_bytes;
-    int rows, lines, line;
-} code_fetch;
-
-INLINE void fetch_codes(code_fetch *f) {
-    if (f->rows == 0) return;
-    __builtin_prefetch(f->at + f->line * 64, 0, 2);
-    if (++f->line < f->lines) return;
-    f->line = 0, f->rows--, f->at += f->row_bytes;
-}
 
 /* What is multiplied with a panel: up to 16 tokens. */
 typedef struct code_block {
@@ -459,12 +414,7 @@ static void put_tile(const float *tile, int tokens, int rows, bool first, float 
 
 static void gemm_codes(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, int col0, int n, const tile_panel *p,
                        float *y, int ldy) {
-    code_fetch fetch = {.row_bytes = tq_matrix_row_bytes(w)};
-    int next = col0 + n, n_next = at_most_int(CODE_CHUNK, w->cols - next);
-    if (n_next > 0) {
-        fetch.at = (const uint8_t *)w->data + (size_t)row0 * fetch.row_bytes + (size_t)next * (size_t)w->bits / 8;
-        fetch.rows = n_rows, fetch.lines = (n_next * w->bits / 8 + 63) / 64;
-    }
+    code_fetch fetch = fetch_behind(w, row0, n_rows, col0 + n, CODE_CHUNK);
     code_block m = {.panel = p, .n_rows = n_rows, .n_groups = n / w->group_size, .first = col0 == 0, .ldy = ldy, .fetch = &fetch};
     void (*multiply)(const code_block *) = w->group_size == 32   ? multiply_group32
                                            : w->group_size == 64 ? multiply_group64

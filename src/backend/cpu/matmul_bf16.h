@@ -1,0 +1,232 @@
+/* matmul_bf16.h: products with many tokens in bf16, for those who ask for them (tq_model_params.prefill).  Part of kernels_avx512.c, which
+ * multiplies by VDPBF16PS, and of kernels_amx.c, which does so by tiles.
+ *
+ * A token's values and the weights are rounded to bf16, to nearest, ties to even; their products are exact and added up in float32.  So a
+ * result is off by 2^-8 of the sum of its products' magnitudes, at most: about what a model loses that computes in bf16, as most were made to.
+ *
+ *     tile A: 16 tokens x 32 columns      tile B: 16 pairs of columns x 16 rows of W      tile C: 16 tokens x 16 rows */
+
+enum {
+    BF16_COLS = 2 * SIDE,
+    BF16_CHUNK = 512,   /* columns unpacked at a time: 32 rows of them stay in L1 */
+    BF16_ROWS = TQ_TILES_ROWS,
+    BF16_TOKENS = 512,  /* of a call: each unpacks all weights once */
+    BF16_PANEL = BF16_CHUNK / BF16_COLS * TILE_BYTES, /* bytes of 16 rows */
+    BF16_FLOATS = 256,  /* columns of a row unpacked to floats at a time */
+};
+_Static_assert(BF16_TOKENS * 2 <= TQ_GEMM_TOKENS * 6, "prepared tokens have room");
+_Static_assert(SIDE * BF16_FLOATS * 4 + BF16_ROWS / SIDE * BF16_PANEL <= TQ_TILES_SCRATCH * 4, "a panel fits the scratch");
+
+/* VDPBF16PS and roundings are another processor's than those of kernels_avx512.c. */
+#define WITH_BF16 __attribute__((target("avx512bf16")))
+
+static bool has_avx512_bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+
+static bool bf16_takes(const tq_matrix *w) { return w->kind != TQ_MATRIX_F32 && w->cols % BF16_COLS == 0; }
+
+/* Tile `index` of 16 tokens: (columns / 32) tiles.  Tokens that are not there have any values, and results that nobody reads. */
+static uint8_t *bf16_tokens(const tq_matmul_input *in, int index) {
+    return (uint8_t *)in->prepared + (size_t)index * SIDE * 2 * (size_t)in->cols;
+}
+
+WITH_BF16 static void prepare_bf16(const tq_matmul_input *in, int index) {
+    for (int t = 0; t < SIDE && index * SIDE + t < in->n; t++) {
+        const float *x = in->x + (size_t)(index * SIDE + t) * (size_t)in->cols;
+        uint8_t *to = bf16_tokens(in, index) + t * 64;
+        for (int k = 0; k < in->cols; k += BF16_COLS, to += TILE_BYTES)
+            _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(x + k + VL), (__m512)load(x + k)));
+    }
+}
+
+/* ---- weights */
+
+/* Nibble i of a lane as 1 + code / 16. */
+#define NIBBLE_LEVEL(v, i)                                                                                                \
+    (vf)_mm512_ternarylogic_epi32((i) < 5 ? _mm512_slli_epi32((__m512i)(v), (i) < 5 ? 19 - 4 * (i) : 0)                   \
+                                          : _mm512_srli_epi32((__m512i)(v), (i) < 5 ? 0 : 4 * (i) - 19),                  \
+                                  _mm512_set1_epi32(0x00780000), _mm512_set1_epi32(0x3f800000), 0xea) /* a & b | c */
+
+/* Two columns of 16 rows -> pairs. */
+#define STORE_PAIRS(to, v, i, scale, bias)                                                                                \
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(                                 \
+                                (__m512)(NIBBLE_LEVEL(v, i + 1) * scale + bias), (__m512)(NIBBLE_LEVEL(v, i) * scale + bias))))
+
+/* A dword of each row is eight codes, which are four pairs. */
+WITH_BF16 static void bf16_of_codes4(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
+    uint16_t places[2 * SIDE];
+    for (int l = 0; l < 2 * SIDE; l++) places[l] = (uint16_t)(l / 2 + l % 2 * SIDE);
+    const __m512i order = _mm512_loadu_si512(places);
+    int groups = w->cols / w->group_size, g0 = col0 / w->group_size, n_groups = n / w->group_size;
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    vi scales[SIDE], biases[SIDE];
+    turn_constants(w->scales, w->scale_dtype, row_of, groups, g0, n_groups, scales);
+    turn_constants(w->biases, w->scale_dtype, row_of, groups, g0, n_groups, biases);
+    for (int k = 0; k < n; k += RUN) {
+        vi m[SIDE];
+        int dwords = n - k < RUN ? (n - k) / 8 : SIDE;
+        __mmask16 some = (__mmask16)((1u << dwords) - 1);
+        for (int l = 0; l < SIDE; l++)
+            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)(col0 + k) / 2);
+        transpose(m);
+        for (int d = 0; d < dwords; d++, to += 256) {
+            int g = (k + 8 * d) / w->group_size;
+            vf scale = (vf)scales[g] * 16.0f, bias = (vf)biases[g] - scale;
+            STORE_PAIRS(to, m[d], 0, scale, bias);
+            STORE_PAIRS(to + 64, m[d], 2, scale, bias);
+            STORE_PAIRS(to + 128, m[d], 4, scale, bias);
+            STORE_PAIRS(to + 192, m[d], 6, scale, bias);
+        }
+    }
+}
+
+WITH_BF16 static void bf16_of_floats(const tq_matrix *w, const int *row_of, int col0, int n, float *rows, uint8_t *to) {
+    for (int k0 = 0; k0 < n; k0 += BF16_FLOATS) {
+        int part = at_most_int(BF16_FLOATS, n - k0);
+        for (int l = 0; l < SIDE; l++) unpack_columns(w, row_of[l], col0 + k0, part, rows + l * BF16_FLOATS);
+        for (int k = 0; k < part; k += BF16_COLS, to += TILE_BYTES) {
+            vi m[SIDE];
+            for (int l = 0; l < SIDE; l++) {
+                const float *x = rows + l * BF16_FLOATS + k;
+                m[l] = (vi)_mm512_cvtne2ps_pbh((__m512)load(x + VL), (__m512)load(x));
+            }
+            store_tile(m, to);
+        }
+    }
+}
+
+static void fill_bf16(const tq_matrix *w, int row0, int n_rows, int col0, int n, float *rows, uint8_t *panel) {
+    for (int r = 0; r < (n_rows + 2 * SIDE - 1) / (2 * SIDE) * 2; r++, panel += BF16_PANEL) { /* by pairs */
+        int row_of[SIDE];
+        for (int l = 0; l < SIDE; l++) row_of[l] = row0 + at_most_int(r * SIDE + l, n_rows - 1);
+        if (w->kind == TQ_MATRIX_BF16) tiles_of_bf16(w, row_of, col0, n, panel);
+        else if (w->kind == TQ_MATRIX_AFFINE && w->bits == 4) bf16_of_codes4(w, row_of, col0, n, panel);
+        else bf16_of_floats(w, row_of, col0, n, rows, panel);
+    }
+}
+
+/* ---- products: y (tokens, rows), up to BF16_BLOCK and 32, = or += the sum over n tiles of columns */
+
+typedef struct bf16_block {
+    const uint8_t *a, *b;
+    size_t next_a; /* bytes to the next 16 tokens */
+    int n, tokens, rows;
+    bool first; /* y is set, not added to */
+    float *y;
+    int ldy;
+} bf16_block;
+
+#ifdef BF16_TILES
+enum { BF16_BLOCK = 2 * SIDE };
+
+INLINE void bf16_step(const uint8_t *a, size_t next_a, const uint8_t *b) {
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + BF16_PANEL, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + next_a, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+static void multiply_bf16(const bf16_block *m) {
+    bool whole = m->tokens == 2 * SIDE && m->rows == 2 * SIDE;
+    float *y = m->y, part[4 * TILE_FLOATS];
+    size_t row = (size_t)m->ldy * sizeof *y, below = SIDE * (size_t)m->ldy;
+    if (whole && !m->first) {
+        _tile_loadd(0, y, row);
+        _tile_loadd(1, y + SIDE, row);
+        _tile_loadd(2, y + below, row);
+        _tile_loadd(3, y + below + SIDE, row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    const uint8_t *a = m->a, *b = m->b;
+    for (int k = 0; k < m->n; k++, a += TILE_BYTES, b += TILE_BYTES) {
+        for (int line = 0; line < SIDE; line++) { /* L2 has the next tiles of tokens; those of rows are in L1 */
+            __builtin_prefetch(a + 2 * TILE_BYTES + 64 * line);
+            __builtin_prefetch(a + m->next_a + 2 * TILE_BYTES + 64 * line);
+        }
+        bf16_step(a, m->next_a, b);
+    }
+    if (whole) {
+        _tile_stored(0, y, row);
+        _tile_stored(1, y + SIDE, row);
+        _tile_stored(2, y + below, row);
+        _tile_stored(3, y + below + SIDE, row);
+        return;
+    }
+    _tile_stored(0, part, 64);
+    _tile_stored(1, part + TILE_FLOATS, 64);
+    _tile_stored(2, part + 2 * TILE_FLOATS, 64);
+    _tile_stored(3, part + 3 * TILE_FLOATS, 64);
+    for (int i = 0; i < 4; i++) {
+        int t = i / 2 * SIDE, r = i % 2 * SIDE;
+        if (t < m->tokens && r < m->rows)
+            put_tile(part + i * TILE_FLOATS, at_most_int(SIDE, m->tokens - t), at_most_int(SIDE, m->rows - r), m->first, y + t * m->ldy + r, m->ldy);
+    }
+}
+#else
+enum { BF16_BLOCK = 8 }; /* times 32 rows: 16 of 32 registers, more than what is on its way */
+
+WITH_BF16 static void multiply_bf16(const bf16_block *m) {
+    __mmask16 some[2] = {(__mmask16)((1u << at_most_int(SIDE, m->rows)) - 1), (__mmask16)(m->rows > SIDE ? (1u << (m->rows - SIDE)) - 1 : 0)};
+    __m512 sum[BF16_BLOCK][2];
+    _Pragma("GCC unroll 8") for (int t = 0; t < BF16_BLOCK; t++)
+        for (int r = 0; r < 2; r++) {
+            sum[t][r] = _mm512_setzero_ps();
+            if (!m->first && t < m->tokens) sum[t][r] = _mm512_maskz_loadu_ps(some[r], m->y + t * m->ldy + r * SIDE);
+        }
+    const uint8_t *a = m->a, *b = m->b;
+    for (int k = 0; k < m->n; k++, a += TILE_BYTES)
+        for (int j = 0; j < SIDE; j++, b += 64) {
+            __m512bh w0 = (__m512bh)_mm512_load_si512(b), w1 = (__m512bh)_mm512_load_si512(b + BF16_PANEL);
+            _Pragma("GCC unroll 8") for (int t = 0; t < BF16_BLOCK; t++) {
+                int32_t pair;
+                memcpy(&pair, a + t * 64 + j * 4, sizeof pair);
+                __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+                sum[t][0] = _mm512_dpbf16_ps(sum[t][0], w0, x);
+                sum[t][1] = _mm512_dpbf16_ps(sum[t][1], w1, x);
+            }
+        }
+    _Pragma("GCC unroll 8") for (int t = 0; t < BF16_BLOCK; t++)
+        for (int r = 0; r < 2; r++)
+            if (t < m->tokens) _mm512_mask_storeu_ps(m->y + t * m->ldy + r * SIDE, some[r], sum[t][r]);
+}
+#endif
+
+static void gemm_bf16(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
+    uint8_t *panel = (uint8_t *)(scratch + SIDE * BF16_FLOATS);
+#ifdef BF16_TILES
+    _tile_loadconfig(&whole_tiles);
+#endif
+    for (int col0 = 0; col0 < w->cols; col0 += BF16_CHUNK) {
+        int n = at_most_int(BF16_CHUNK, w->cols - col0);
+        fill_bf16(w, row0, n_rows, col0, n, scratch, panel);
+        code_fetch fetch = fetch_behind(w, row0, n_rows, col0 + n, BF16_CHUNK);
+        bf16_block m = {.next_a = SIDE * 2 * (size_t)in->cols, .n = n / BF16_COLS, .first = col0 == 0, .ldy = ldy};
+        __asm__ volatile("" ::: "memory"); /* loads of tiles do not tell the compiler what they read */
+        for (int r = 0; r < n_rows; r += 2 * SIDE)
+            for (int t = 0; t < in->n; t += BF16_BLOCK) {
+                m.a = bf16_tokens(in, t / SIDE) + (size_t)col0 / BF16_COLS * TILE_BYTES + t % SIDE * 64;
+                m.b = panel + r / SIDE * BF16_PANEL;
+                m.tokens = at_most_int(BF16_BLOCK, in->n - t), m.rows = at_most_int(2 * SIDE, n_rows - r);
+                m.y = y + (size_t)t * (size_t)ldy + r;
+                multiply_bf16(&m);
+                for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(&fetch);
+            }
+        __asm__ volatile("" ::: "memory");
+    }
+#ifdef BF16_TILES
+    _tile_release();
+#endif
+}
+
+static const tq_bf16_gemm bf16_products = {.runs_here = has_avx512_bf16, .tile = SIDE, .rows = BF16_ROWS, .tokens = BF16_TOKENS,
+                                           .takes = bf16_takes, .prepare = prepare_bf16, .gemm = gemm_bf16};
