@@ -26,6 +26,7 @@ typedef struct bench_case {
     tq_matmul_input input;
     float *x, *y, *scratch;
     uint8_t *data;
+    bool in_bf16; /* of products: tq_kernels.bf16, checked against float32 */
     int n, bits, stride; /* stride: rows of w from one call's block to the next */
     tq_trellis_weave weave; /* of pages with trellis codes */
 } bench_case;
@@ -40,15 +41,25 @@ static double seconds(void) {
 
 enum { CHECK_ROWS = 64 };
 
+static void multiply(const tq_kernels *k, const bench_case *c) {
+    const tq_bf16_gemm *coarse = c->in_bf16 ? k->bf16 : NULL; /* the scalar table, which others are checked against, has none */
+    int rows = c->w.rows, tile = coarse ? coarse->tile : tq_matmul_tile(c->n, k->gemm_tile);
+    int at_a_time = coarse ? coarse->rows : c->n > TQ_GEMV_TOKENS ? k->gemm_rows : TQ_GEMM_ROWS;
+    for (int i = 0; i * tile < c->n; i++) {
+        if (coarse) coarse->prepare(&c->input, i);
+        else k->matmul_prepare(&c->w, &c->input, i);
+    }
+    for (int row0 = 0; row0 < rows; row0 += at_a_time) {
+        if (coarse) coarse->gemm(&c->w, row0, at_a_time, &c->input, c->y + row0, rows, c->scratch);
+        else if (c->n > TQ_GEMV_TOKENS) k->gemm(&c->w, row0, at_a_time, &c->input, c->y + row0, rows, c->scratch);
+        else k->gemv(&c->w, row0, at_a_time, &c->input, c->y + row0, rows, c->scratch);
+    }
+}
+
 /* All rows; out gets the first CHECK_ROWS of each token. */
 static void run_matmul(const tq_kernels *k, const bench_case *c, float *out) {
-    int tile = tq_matmul_tile(c->n, k->gemm_tile), rows = c->w.rows;
-    for (int i = 0; i * tile < c->n; i++) k->matmul_prepare(&c->w, &c->input, i);
-    int at_a_time = c->n > TQ_GEMV_TOKENS ? k->gemm_rows : TQ_GEMM_ROWS;
-    for (int row0 = 0; row0 < rows; row0 += at_a_time) {
-        if (c->n > TQ_GEMV_TOKENS) k->gemm(&c->w, row0, at_a_time, &c->input, c->y + row0, rows, c->scratch);
-        else k->gemv(&c->w, row0, TQ_GEMM_ROWS, &c->input, c->y + row0, rows, c->scratch);
-    }
+    int rows = c->w.rows;
+    multiply(k, c);
     for (int t = 0; out && t < c->n; t++)
         memcpy(out + (size_t)t * CHECK_ROWS, c->y + (size_t)t * (size_t)rows, CHECK_ROWS * sizeof *out);
 }
@@ -58,6 +69,10 @@ typedef struct matmul_case {
     int bits, group, cols, n;
     tq_dtype type; /* BLOCKS */
 } matmul_case;
+
+static const char *matmul_name(const matmul_case *m, bool in_bf16) {
+    return in_bf16 ? "gemm_bf16" : m->n > TQ_GEMV_TOKENS ? "gemm" : "gemv";
+}
 
 /* Random bytes of blocks; the f16 scales among them small. */
 static void fill_blocks(uint8_t *data, size_t bytes, tq_dtype type, tq_rng *rng) {
@@ -75,7 +90,7 @@ static void fill_blocks(uint8_t *data, size_t bytes, tq_dtype type, tq_rng *rng)
 }
 
 /* A matrix of random weights that stands in no cache if it is streamed. */
-static bool make_matmul(bench_case *c, const matmul_case *m, tq_rng *rng) {
+static bool make_matmul(bench_case *c, const matmul_case *m, bool in_bf16, tq_rng *rng) {
     tq_matrix_kind kind = m->kind;
     int bits = m->bits, group = m->group, cols = m->cols, n = m->n;
     c->w = (tq_matrix){.kind = kind, .cols = cols, .bits = bits, .group_size = group, .scale_dtype = TQ_BF16, .block_type = m->type};
@@ -118,13 +133,14 @@ static bool make_matmul(bench_case *c, const matmul_case *m, tq_rng *rng) {
     for (size_t i = 0; i < (size_t)n * (size_t)cols; i++) c->x[i] = (float)(tq_rng_uniform(rng) - 0.5);
     c->run = run_matmul;
     c->n_out = (size_t)n * CHECK_ROWS;
-    c->tolerance = 1e-5; /* float sums of up to 4864 terms in another order: 1e-6 is usual */
+    c->in_bf16 = in_bf16;
+    c->tolerance = c->in_bf16 ? 0x1p-8 : 1e-5; /* float sums of up to 4864 terms in another order: 1e-6 is usual */
     c->bytes = (double)rows * (double)(row_bytes + 4 * groups);
     c->flops = 2.0 * (double)rows * cols * n;
     char type[24];
     if (kind == TQ_MATRIX_AFFINE) snprintf(type, sizeof type, "%d-bit/%d", bits, group);
     else snprintf(type, sizeof type, "%s", kind == TQ_MATRIX_BLOCKS ? tq_dtype_name(m->type) : kind == TQ_MATRIX_F16 ? "f16" : "bf16");
-    c->name = n > TQ_GEMV_TOKENS ? "gemm" : "gemv";
+    c->name = matmul_name(m, in_bf16);
     snprintf(c->shape, sizeof c->shape, "%s, %d columns, %d token%s", type, cols, n, n == 1 ? "" : "s");
     return true;
 }
@@ -346,6 +362,8 @@ static tq_status choose_tables(const char *want, bench_tables *tables, tq_error 
     return TQ_OK;
 }
 
+static bool has_case(const tq_kernels *k, const bench_case *c) { return !c->in_bf16 || (k->bf16 && k->bf16->runs_here()); }
+
 static double largest_difference(const float *a, const float *b, size_t n) {
     double worst = 0, top = 1e-30;
     for (size_t i = 0; i < n; i++) {
@@ -375,8 +393,12 @@ static int calls_for(const tq_kernels *k, const bench_case *c, double wanted) {
     }
 }
 
-static tq_status measure(const bench_case *c, const bench_tables *tables, const tq_bench_kernels_params *p, tq_kernel_row_fn fn,
+static tq_status measure(const bench_case *c, const bench_tables *chosen, const tq_bench_kernels_params *p, tq_kernel_row_fn fn,
                          void *ctx, tq_error *err) {
+    bench_tables with_case = {0}, *tables = &with_case;
+    for (int t = 0; t < chosen->n; t++)
+        if (has_case(chosen->at[t], c)) with_case.at[with_case.n++] = chosen->at[t];
+    if (with_case.n == 0) return TQ_OK;
     const tq_kernels *scalar;
     TQ_TRY(tq_kernels_select("scalar", &scalar, err));
     float *want = malloc(2 * c->n_out * sizeof *want), *got = want ? want + c->n_out : NULL;
@@ -423,6 +445,10 @@ static const matmul_case matmul_cases[] = {
     {TQ_MATRIX_AFFINE, 4, 64, 896, 256, 0}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256, 0}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256, 0},
     {TQ_MATRIX_BF16, 0, 0, 2048, 256, 0},
 };
+static const matmul_case bf16_cases[] = {
+    {TQ_MATRIX_AFFINE, 4, 64, 896, 256, 0}, {TQ_MATRIX_AFFINE, 4, 64, 2048, 256, 0}, {TQ_MATRIX_AFFINE, 8, 64, 2048, 256, 0},
+    {TQ_MATRIX_BF16, 0, 0, 2048, 256, 0}, {TQ_MATRIX_BLOCKS, 0, 0, 2048, 256, TQ_Q4_K},
+};
 
 static bool wanted(const tq_bench_kernels_params *p, const char *name) { return !p->filter || strstr(name, p->filter); }
 
@@ -432,15 +458,22 @@ tq_status tq_bench_kernels(const tq_bench_kernels_params *params, tq_kernel_row_
         return tq_fail(err, TQ_INVALID, "repeats: want 1 to %d, got %d", REPEATS_CAP, p.repeats);
     bench_tables tables;
     TQ_TRY(choose_tables(p.kernels, &tables, err));
-    enum { N_MATMUL = sizeof matmul_cases / sizeof *matmul_cases, N_SMALL = sizeof small_cases / sizeof *small_cases };
+    enum { N_MATMUL = sizeof matmul_cases / sizeof *matmul_cases, N_BF16 = sizeof bf16_cases / sizeof *bf16_cases,
+           N_SMALL = sizeof small_cases / sizeof *small_cases };
     tq_status status = TQ_OK;
-    for (size_t i = 0; i < N_MATMUL + N_SMALL && status == TQ_OK; i++) {
+    for (size_t i = 0; i < N_MATMUL + N_BF16 + N_SMALL && status == TQ_OK; i++) {
         bench_case c = {0};
         tq_rng rng = {i + 1};
-        bool small = i >= N_MATMUL, many = !small && matmul_cases[i].n > TQ_GEMV_TOKENS;
-        if (!wanted(&p, small ? small_cases[i - N_MATMUL].name : many ? "gemm" : "gemv")) continue;
-        bool made = small ? make_small(&c, i - N_MATMUL, &rng)
-                          : make_matmul(&c, &matmul_cases[i], &rng);
+        bool in_bf16 = i >= N_MATMUL, small = i >= N_MATMUL + N_BF16, made;
+        if (small) {
+            size_t at = i - N_MATMUL - N_BF16;
+            if (!wanted(&p, small_cases[at].name)) continue;
+            made = make_small(&c, at, &rng);
+        } else {
+            const matmul_case *m = in_bf16 ? &bf16_cases[i - N_MATMUL] : &matmul_cases[i];
+            if (!wanted(&p, matmul_name(m, in_bf16))) continue;
+            made = make_matmul(&c, m, in_bf16, &rng);
+        }
         status = made ? measure(&c, &tables, &p, fn, ctx, err) : tq_fail_memory(err, STREAM_BYTES, "measuring a kernel");
         free_case(&c);
     }
