@@ -97,10 +97,24 @@ WITH_BF16 static void bf16_of_floats(const tq_matrix *w, const int *row_of, int 
     }
 }
 
+/* What n columns of 16 rows are unpacked from, whole lines of it: from memory, it takes longer to come than to be unpacked. */
+static void fetch_rows(const tq_matrix *w, int row0, int n_rows, int col0, int n) {
+    size_t row_bytes = tq_matrix_row_bytes(w), from = row_bytes * (size_t)col0 / (size_t)w->cols, bytes = row_bytes * (size_t)n / (size_t)w->cols;
+    for (int r = row0; r < row0 + n_rows; r++) {
+        const uint8_t *at = (const uint8_t *)w->data + (size_t)r * row_bytes + from;
+        for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+        if (w->kind != TQ_MATRIX_AFFINE) continue;
+        size_t constant = tq_dtype_bytes(w->scale_dtype) * (((size_t)r * (size_t)w->cols + (size_t)col0) / (size_t)w->group_size);
+        __builtin_prefetch((const uint8_t *)w->scales + constant);
+        __builtin_prefetch((const uint8_t *)w->biases + constant);
+    }
+}
+
 static void fill_bf16(const tq_matrix *w, int row0, int n_rows, int col0, int n, float *rows, uint8_t *panel) {
     for (int r = 0; r < (n_rows + 2 * SIDE - 1) / (2 * SIDE) * 2; r++, panel += BF16_PANEL) { /* by pairs */
         int row_of[SIDE];
         for (int l = 0; l < SIDE; l++) row_of[l] = row0 + at_most_int(r * SIDE + l, n_rows - 1);
+        fetch_rows(w, row0 + (r + 1) * SIDE, at_most_int(SIDE, n_rows - (r + 1) * SIDE), col0, n);
         if (w->kind == TQ_MATRIX_BF16) tiles_of_bf16(w, row_of, col0, n, panel);
         else if (w->kind == TQ_MATRIX_AFFINE && w->bits == 4) bf16_of_codes4(w, row_of, col0, n, panel);
         else bf16_of_floats(w, row_of, col0, n, rows, panel);
