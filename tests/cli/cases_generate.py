@@ -163,6 +163,20 @@ def threads_and_kernels_do_not_change_the_words(tmp):
 
 
 @test
+def prompts_in_bf16_are_asked_for_and_said(tmp):
+    generate("-p", "Hi", "--kernels", "scalar", "--prefill-precision", "bf16").expect(1, "prefill in bf16: wants", "these are 'scalar'")
+    golden = ["eval", "golden", MODEL, "--golden", "tests/goldens/bookworm/bundled.safetensors"]
+    run = tq(*golden, "--prefill-precision", "bf16", "--tolerance", "0.5", "--json")
+    if run.code == 1:
+        run.expect(1, "wants a processor with AVX-512 BF16 or AMX")
+        return
+    coarse, exact = json.loads(run.expect(0).out), json.loads(tq(*golden, "--json").expect(0).out)
+    check(coarse["max_abs_diff"] > 100 * exact["max_abs_diff"], f"rounded: {coarse} {exact}")
+    check_equal(coarse["prompts_greedy_equal"], exact["prompts_greedy_equal"], "prompts whose greedy tokens are those of the other implementation")
+    check_in("prefill in bf16", generate_json("--raw", "-p", STORY, "-m", "3", "--prefill-precision", "bf16")["backend"], "backend")
+
+
+@test
 def last_of_an_option_given_twice_counts(tmp):
     check_equal(generate_json("--raw", "-p", STORY, "-m", "9", "-m", "3")["generated_tokens"], 3, "tokens")
 

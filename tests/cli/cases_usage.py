@@ -27,7 +27,7 @@ def help_lists_every_flag(tmp):
     check_in("Commands:", tq("--help").expect(0).text, "--help")
     check_equal(tq("help").expect(0).text, tq("--help").text, "tq help")
     flags = """model system max-tokens temp top-p top-k min-p repeat-penalty presence-penalty
-               frequency-penalty seed ctx threads kernels kv key-bits value-bits value-group-size
+               frequency-penalty seed ctx threads kernels prefill-precision kv key-bits value-bits value-group-size
                key-centre buffer-size sinks flush-batch-size no-turboquant""".split()
     for command, more in (("generate", ["prompt", "prompt-file", "raw", "json"]), ("chat", [])):
         text = tq(command, "--help").expect(0).text
@@ -119,6 +119,7 @@ def codecs_that_do_not_exist_are_usage_errors(tmp):
     generate("-p", "Hi", "--key-centre", "perhaps").expect(2, "--key-centre: want auto, on or off, got 'perhaps'")
     generate("-p", "Hi", "--kv", "paper-mse:3", "--key-centre", "on").expect(2, "key centre: codec 'paper-mse:3' keeps none")
     generate("-p", "Hi", "--kernels", "abacus").expect(2, "abacus")
+    generate("-p", "Hi", "--prefill-precision", "f8").expect(2, "--prefill-precision: want f32 or bf16, got 'f8'")
     tq("chat", "--model", MODEL, "--kv", "zip").expect(2, "zip")
 
 
