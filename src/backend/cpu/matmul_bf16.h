@@ -44,15 +44,16 @@ WITH_BF16 static void prepare_bf16(const tq_matmul_input *in, int index) {
 /* ---- weights */
 
 /* Nibble i of a lane as 1 + code / 16. */
-#define NIBBLE_LEVEL(v, i)                                                                                                \
-    (vf)_mm512_ternarylogic_epi32((i) < 5 ? _mm512_slli_epi32((__m512i)(v), (i) < 5 ? 19 - 4 * (i) : 0)                   \
-                                          : _mm512_srli_epi32((__m512i)(v), (i) < 5 ? 0 : 4 * (i) - 19),                  \
-                                  _mm512_set1_epi32(0x00780000), _mm512_set1_epi32(0x3f800000), 0xea) /* a & b | c */
+INLINE vf nibble_level(vi v, const int i) {
+    vu at = i < 5 ? (vu)v << (i < 5 ? 19 - 4 * i : 0) : (vu)v >> (i < 5 ? 0 : 4 * i - 19);
+    return (vf)_mm512_ternarylogic_epi32((__m512i)at, _mm512_set1_epi32(0x00780000), _mm512_set1_epi32(0x3f800000), 0xea); /* a & b | c */
+}
 
-/* Two columns of 16 rows -> pairs. */
-#define STORE_PAIRS(to, v, i, scale, bias)                                                                                \
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(                                 \
-                                (__m512)(NIBBLE_LEVEL(v, i + 1) * scale + bias), (__m512)(NIBBLE_LEVEL(v, i) * scale + bias))))
+/* Nibbles i and i + 1 of 16 rows -> pairs. */
+WITH_BF16 INLINE void store_pairs(uint8_t *to, vi v, const int i, vf scale, vf bias, __m512i order) {
+    vf even = nibble_level(v, i) * scale + bias, odd = nibble_level(v, i + 1) * scale + bias;
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)));
+}
 
 /* A dword of each row is eight codes, which are four pairs. */
 WITH_BF16 static void bf16_of_codes4(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
@@ -74,10 +75,10 @@ WITH_BF16 static void bf16_of_codes4(const tq_matrix *w, const int *row_of, int 
         for (int d = 0; d < dwords; d++, to += 256) {
             int g = (k + 8 * d) / w->group_size;
             vf scale = (vf)scales[g] * 16.0f, bias = (vf)biases[g] - scale;
-            STORE_PAIRS(to, m[d], 0, scale, bias);
-            STORE_PAIRS(to + 64, m[d], 2, scale, bias);
-            STORE_PAIRS(to + 128, m[d], 4, scale, bias);
-            STORE_PAIRS(to + 192, m[d], 6, scale, bias);
+            store_pairs(to, m[d], 0, scale, bias, order);
+            store_pairs(to + 64, m[d], 2, scale, bias, order);
+            store_pairs(to + 128, m[d], 4, scale, bias, order);
+            store_pairs(to + 192, m[d], 6, scale, bias, order);
         }
     }
 }
