@@ -45,7 +45,8 @@ typedef struct tq_model_params {
     int n_threads;       /* 0: one a usable processor (affinity and cgroup quota are honoured) */
     const char *kernels; /* scalar, avx2, avx512, amx, neon, neon-dotprod; NULL: TQ_KERNELS, else the best that runs here */
     tq_precision prefill; /* of more than 16 tokens at a time: prompts.  Decoding, attention and the cache are the same either way.
-                           * TQ_PRECISION_BF16 wants AVX-512 BF16 or AMX (TQ_UNSUPPORTED where there is none) */
+                           * TQ_PRECISION_BF16 wants AVX-512 BF16 or AMX (TQ_UNSUPPORTED where there is none); 16 tokens or fewer
+                           * stay in float32, so how a prompt is cut (by a cached prefix, say) shows within that rounding */
     void (*progress)(void *ctx, double fraction); /* 0..1 while loading; may be NULL */
     void *progress_ctx;
     int64_t memory_limit; /* bytes that the model and a session of it may take; 0: what the system can give when a session is
