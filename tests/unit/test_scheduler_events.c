@@ -275,6 +275,31 @@ static void a_cancelled_request_ends_at_every_stage(void **state) {
     tq_scheduler_free(s);
 }
 
+/* One slot, which is taken for seconds: so the second request is in the queue when it is cancelled. */
+static void a_request_cancelled_in_the_queue_never_starts(void **state) {
+    (void)state;
+    tq_scheduler_params sp = small();
+    sp.parallel = 1;
+    tq_scheduler *s = open_scheduler(tiny, &sp);
+    int32_t ids[20];
+    random_ids(ids, 20, VOCAB, 6);
+    heard *runs = listener(), *waits = listener();
+    tq_request_params p = ask(ids, 20, 3000, runs), q = ask(ids, 20, 5, waits);
+    p.ignore_eos = true, p.on_event = hear_slowly;
+    submit(s, &p, runs);
+    wait_tokens(runs, 1);
+    submit(s, &q, waits);
+    tq_request_cancel(waits->request);
+    wait_done(waits);
+    assert_int_equal(waits->finish, TQ_REQUEST_CANCELLED);
+    assert_int_equal(waits->starts + waits->prefills + waits->tokens, 0);
+    tq_request_cancel(runs->request);
+    wait_done(runs);
+    assert_int_equal(runs->finish, TQ_REQUEST_CANCELLED);
+    forget(runs), forget(waits);
+    tq_scheduler_free(s);
+}
+
 /* The one that others wait for leaves in the middle of what they share. */
 static void followers_go_on_when_their_leader_is_cancelled(void **state) {
     (void)state;
@@ -554,6 +579,7 @@ int main(void) {
         cmocka_unit_test(logprobs_are_those_of_the_models_softmax),
         cmocka_unit_test(embeddings_are_pooled_final_states),
         cmocka_unit_test(a_cancelled_request_ends_at_every_stage),
+        cmocka_unit_test(a_request_cancelled_in_the_queue_never_starts),
         cmocka_unit_test(followers_go_on_when_their_leader_is_cancelled),
         cmocka_unit_test(a_deadline_ends_what_waits_and_what_runs),
         cmocka_unit_test(one_that_fails_says_why_and_the_others_go_on),

@@ -90,6 +90,7 @@ bool options_parse_bytes(const char *text, int64_t *bytes);
 
 /* --memory and --no-memory-check as tq_model_params.memory_limit.  OPTIONS_RUN, or the code of a usage error. */
 int options_get_memory(const char *command, const model_options *model, int64_t *limit);
+/* --prefill-precision as tq_model_params.prefill.  Likewise. */
 int options_get_prefill(const char *command, const model_options *model, tq_precision *precision);
 
 /* --kv --key-bits --value-bits --value-group-size --key-centre --buffer-size --sinks --flush-batch-size --no-turboquant --ctx */

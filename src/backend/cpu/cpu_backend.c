@@ -29,7 +29,7 @@ static bool in_bf16(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     return c->bf16 && n > TQ_GEMV_TOKENS && c->bf16->takes(w);
 }
 
-/* Rows of a task: those of a few tokens are some 128 KB of weights, of which all but the first TQ_GEMV_ROWS rows are fetched while
+/* Rows of a task: those of a few tokens are some 32 KB of weights, of which all but the first TQ_GEMV_ROWS rows are fetched while
  * others are multiplied, or less where threads would have too few tasks to share. */
 static int rows_of_task(const tq_cpu_backend *c, const tq_matrix *w, int n) {
     if (n > TQ_GEMV_TOKENS) { /* two tasks a thread, unless they get too small: rows do not depend on each other */

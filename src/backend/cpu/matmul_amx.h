@@ -183,14 +183,9 @@ static tile_panel panel_in(float *scratch, bool affine, int parts) {
 
 /* A dword of each row is eight codes: after they have turned around, two quads. */
 static void tiles_of_codes4(const tq_matrix *w, const int *row_of, int col0, int n, uint8_t *to) {
-    size_t row_bytes = tq_matrix_row_bytes(w);
     for (int k = 0; k < n; k += RUN) {
         vi m[SIDE];
-        int dwords = n - k < RUN ? (n - k) / 8 : SIDE;
-        __mmask16 some = (__mmask16)((1u << dwords) - 1);
-        for (int l = 0; l < SIDE; l++)
-            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)(col0 + k) / 2);
-        transpose(m);
+        int dwords = turn_codes4(w, row_of, col0 + k, n - k, m);
         for (int d = 0; d < dwords; d++, to += 128) {
             _mm512_storeu_si512(to, (__m512i)(m[d] & 0x0f0f0f0f));
             _mm512_storeu_si512(to + 64, (__m512i)(m[d] >> 4 & 0x0f0f0f0f));

@@ -61,17 +61,12 @@ WITH_BF16 static void bf16_of_codes4(const tq_matrix *w, const int *row_of, int 
     for (int l = 0; l < 2 * SIDE; l++) places[l] = (uint16_t)(l / 2 + l % 2 * SIDE);
     const __m512i order = _mm512_loadu_si512(places);
     int groups = w->cols / w->group_size, g0 = col0 / w->group_size, n_groups = n / w->group_size;
-    size_t row_bytes = tq_matrix_row_bytes(w);
     vi scales[SIDE], biases[SIDE];
     turn_constants(w->scales, w->scale_dtype, row_of, groups, g0, n_groups, scales);
     turn_constants(w->biases, w->scale_dtype, row_of, groups, g0, n_groups, biases);
     for (int k = 0; k < n; k += RUN) {
         vi m[SIDE];
-        int dwords = n - k < RUN ? (n - k) / 8 : SIDE;
-        __mmask16 some = (__mmask16)((1u << dwords) - 1);
-        for (int l = 0; l < SIDE; l++)
-            m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)(col0 + k) / 2);
-        transpose(m);
+        int dwords = turn_codes4(w, row_of, col0 + k, n - k, m);
         for (int d = 0; d < dwords; d++, to += 256) {
             int g = (k + 8 * d) / w->group_size;
             vf scale = (vf)scales[g] * 16.0f, bias = (vf)biases[g] - scale;

@@ -11,6 +11,17 @@ INLINE void store_tile(vi m[SIDE], uint8_t *to) {
     for (int i = 0; i < SIDE; i++) _mm512_storeu_si512(to + 64 * i, (__m512i)m[i]);
 }
 
+/* Up to RUN 4-bit codes of 16 rows, column col and on: m[d] dword d of all rows.  Returns how many dwords there are. */
+INLINE int turn_codes4(const tq_matrix *w, const int *row_of, int col, int n, vi m[SIDE]) {
+    size_t row_bytes = tq_matrix_row_bytes(w);
+    int dwords = n < RUN ? n / 8 : SIDE;
+    __mmask16 some = (__mmask16)((1u << dwords) - 1);
+    for (int l = 0; l < SIDE; l++)
+        m[l] = (vi)_mm512_maskz_loadu_epi32(some, (const uint8_t *)w->data + (size_t)row_of[l] * row_bytes + (size_t)col / 2);
+    transpose(m);
+    return dwords;
+}
+
 /* Constants of n groups of 16 rows, lane l of m[g] row l's; groups that are not there are 0. */
 INLINE void turn_constants(const void *constants, tq_dtype dtype, const int *row_of, int groups, int g0, int n, vi m[SIDE]) {
     __mmask16 some = (__mmask16)((1u << n) - 1);
