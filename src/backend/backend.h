@@ -82,6 +82,16 @@ typedef struct tq_delta_args {
     bool tiled;
 } tq_delta_args;
 
+/* What a gate does to the values beside it:
+ *     SILU            silu(gate) * up
+ *     GELU            gelu(gate) * up, gelu in its tanh form
+ *     CLAMPED_SWIGLU  g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up within +-limit */
+typedef enum tq_activation { TQ_ACTIVATION_SILU, TQ_ACTIVATION_GELU, TQ_ACTIVATION_CLAMPED_SWIGLU } tq_activation;
+typedef struct tq_gating {
+    tq_activation activation;
+    float alpha, limit;
+} tq_gating;
+
 enum { TQ_SINGLE_TOKENS = 16 };
 
 /* One of several products with the same x: y (n, rows) = x (n, cols) W^T + bias (rows) or NULL. */
@@ -90,6 +100,15 @@ typedef struct tq_product {
     const float *bias;
     float *y;
 } tq_product;
+
+/* A gated feed-forward block: down's y = down(gating of gate(x) and up(x)).  gate and up have as many rows as down has columns; their y
+ * may be used on the way, and hold anything afterwards.  x may be where down's y is. */
+typedef struct tq_gated_args {
+    tq_product gate, up, down;
+    tq_gating gating;
+    const float *x; /* (n, gate's cols) */
+    int n;
+} tq_gated_args;
 
 typedef struct tq_backend_ops {
     void (*free)(tq_backend *backend);
@@ -100,16 +119,13 @@ typedef struct tq_backend_ops {
     void (*matmul)(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y);
     /* Several matrices of equal cols and one x, as one job. */
     void (*matmul_many)(tq_backend *backend, const tq_product *products, int count, const float *x, int n);
+    void (*gated)(tq_backend *backend, const tq_gated_args *args);
     /* y (n, dim) = x / sqrt(mean(x^2) + eps) * weight (dim) */
     void (*rms_norm)(tq_backend *backend, const float *x, const float *weight, int n, int dim, float eps, float *y);
     /* x += y, count values */
     void (*add)(tq_backend *backend, float *x, const float *y, size_t count);
-    /* gate = silu(gate) * up, count values */
-    void (*silu_mul)(tq_backend *backend, float *gate, const float *up, size_t count);
-    /* gate = gelu(gate) * up, gelu in its tanh form */
-    void (*gelu_mul)(tq_backend *backend, float *gate, const float *up, size_t count);
-    /* gate = g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up within +-limit */
-    void (*clamped_swiglu)(tq_backend *backend, float *gate, const float *up, float alpha, float limit, size_t count);
+    /* gate = gating of gate and up, count values */
+    void (*activate)(tq_backend *backend, const tq_gating *gating, float *gate, const float *up, size_t count);
     /* x *= sigmoid(gate) */
     void (*sigmoid_mul)(tq_backend *backend, float *x, const float *gate, size_t count);
     /* x = cap * tanh(x / cap) */
@@ -151,8 +167,8 @@ struct tq_backend {
     int n_threads;
 };
 
-/* kernels: an instruction set, or NULL (see kernels.h).  bf16_prefill: matmul with more than TQ_SINGLE_TOKENS
- * tokens rounds their values and weights to bf16; TQ_UNSUPPORTED where no kernels do.  max_cols: the widest matrix that matmul will see. */
+/* kernels: an instruction set, or NULL (see kernels.h).  bf16_prefill: products, and where kernels have it attention, of more than
+ * TQ_SINGLE_TOKENS tokens round both sides to bf16; TQ_UNSUPPORTED where no kernels do.  max_cols: the widest matrix that matmul will see. */
 tq_status tq_cpu_backend_new(int n_threads, const char *kernels, bool bf16_prefill, int max_cols, tq_backend **out, tq_error *err);
 void tq_backend_free(tq_backend *backend); /* NULL is fine */
 

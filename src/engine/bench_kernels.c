@@ -42,7 +42,7 @@ static double seconds(void) {
 enum { CHECK_ROWS = 64 };
 
 static void multiply(const tq_kernels *k, const bench_case *c) {
-    const tq_bf16_gemm *coarse = c->in_bf16 ? k->bf16 : NULL; /* the scalar table, which others are checked against, has none */
+    const tq_bf16_kernels *coarse = c->in_bf16 ? k->bf16 : NULL; /* the scalar table, which others are checked against, has none */
     int rows = c->w.rows, tile = coarse ? coarse->tile : tq_matmul_tile(c->n, k->gemm_tile);
     int at_a_time = coarse ? coarse->rows : c->n > TQ_GEMV_TOKENS ? k->gemm_rows : TQ_GEMM_ROWS;
     for (int i = 0; i * tile < c->n; i++) {
@@ -245,7 +245,8 @@ static void run_page_steps(const tq_kernels *k, const bench_case *c, const tq_pl
 /* All that a page of c->n coordinates costs; out: what was gathered.  Tables that take runs of pages are given a run of the same one. */
 static void run_pages(const tq_kernels *k, const bench_case *c, int n_pages, float *out) {
     int n = (int)(c->n_out / (size_t)c->n);
-    tq_page_rows rows = {.n = n, .dim = c->n, .q = c->x, .q_int = int_vectors_in(c->scratch + QUERIES_AT, MANY), .acc = c->scratch,
+    bool coarse = c->in_bf16 && k->bf16; /* the scalar table has none */
+    tq_page_rows rows = {.n = n, .dim = c->n, .bf16 = coarse, .q = c->x, .q_int = int_vectors_in(c->scratch + QUERIES_AT, MANY), .acc = c->scratch,
                          .max = c->scratch + SUMS_AT, .sum = c->scratch + SUMS_AT + 64, .scratch = c->scratch + ROWS_AT};
     tq_key_range seen[MANY];
     for (int i = 0; i < n; i++) {
@@ -276,7 +277,10 @@ static void run_pages(const tq_kernels *k, const bench_case *c, int n_pages, flo
 static void run_page(const tq_kernels *k, const bench_case *c, float *out) { run_pages(k, c, out ? 1 : RUN, out); }
 static void run_woven_page(const tq_kernels *k, const bench_case *c, float *out) { run_page(k, c, out); } /* its codes are a trellis' */
 
-static int calls_in(const bench_case *c) { return c->run == run_page || c->run == run_woven_page ? RUN : 1; }
+static void run_coarse_page(const tq_kernels *k, const bench_case *c, float *out) { run_page(k, c, out); } /* the same in bf16 */
+
+static bool is_woven(const bench_case *c) { return c->run == run_woven_page || c->run == run_coarse_page; }
+static int calls_in(const bench_case *c) { return c->run == run_page || is_woven(c) ? RUN : 1; }
 
 static const struct {
     const char *name, *shape;
@@ -303,6 +307,7 @@ static const struct {
     {"page", "trellis of 3 bits, 7 queries, 128 keys and values of 64", run_woven_page, 64, 3, GROUP * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 64},
     {"page", "3 bits, 56 queries, 128 keys and values of 64", run_page, 64, 3, MANY * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
     {"page", "trellis of 3 bits, 56 queries, 128 keys and values of 64", run_woven_page, 64, 3, MANY * 64, 2e-4, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
+    {"page_bf16", "trellis of 3 bits, 56 queries, 128 keys and values of 64", run_coarse_page, 64, 3, MANY * 64, 1e-2, 64 * ROWS * 3 / 4, 4.0 * MANY * ROWS * 64},
     {"page", "2 bits, 7 queries, 128 keys and values of 128", run_page, 128, 2, GROUP * 128, 2e-4, 128 * ROWS * 2 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "3 bits, 7 queries, 128 keys and values of 128", run_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
     {"page", "trellis of 3 bits, 7 queries, 128 keys and values of 128", run_woven_page, 128, 3, GROUP * 128, 2e-4, 128 * ROWS * 3 / 4, 4.0 * GROUP * ROWS * 128},
@@ -316,7 +321,8 @@ static bool make_small(bench_case *c, size_t which, tq_rng *rng) {
                       .tolerance = small_cases[which].tolerance, .bytes = small_cases[which].bytes,
                       .flops = small_cases[which].flops};
     snprintf(c->shape, sizeof c->shape, "%s", small_cases[which].shape);
-    if (c->run == run_woven_page) tq_trellis_weave_make(tq_trellis_of(c->bits), &c->weave);
+    c->in_bf16 = c->run == run_coarse_page;
+    if (is_woven(c)) tq_trellis_weave_make(tq_trellis_of(c->bits), &c->weave);
     c->data = aligned_alloc(64, DATA + 256);
     c->x = aligned_alloc(64, FLOATS * sizeof *c->x);
     c->y = aligned_alloc(64, FLOATS * sizeof *c->y);
@@ -362,7 +368,9 @@ static tq_status choose_tables(const char *want, bench_tables *tables, tq_error 
     return TQ_OK;
 }
 
-static bool has_case(const tq_kernels *k, const bench_case *c) { return !c->in_bf16 || (k->bf16 && k->bf16->runs_here()); }
+static bool has_case(const tq_kernels *k, const bench_case *c) {
+    return !c->in_bf16 || (k->bf16 && k->bf16->runs_here() && (c->run == run_matmul || k->bf16->attends));
+}
 
 static double largest_difference(const float *a, const float *b, size_t n) {
     double worst = 0, top = 1e-30;

@@ -198,17 +198,17 @@ static tq_status read_activation(tq_config_reader *r, const family *f, tq_config
         tq_activation activation;
     } names[] = {{"silu", TQ_ACTIVATION_SILU}, {"swish", TQ_ACTIVATION_SILU}, {"gelu_pytorch_tanh", TQ_ACTIVATION_GELU}};
     const char *keys[] = {"hidden_activation", "hidden_act"}, *name = NULL, *key = NULL;
-    c->activation = f->activation;
+    c->gating.activation = f->activation;
     for (int i = 0; i < 2 && !name; i++) TQ_TRY(tq_config_string(r, key = keys[i], &name));
     if (f->activation == TQ_ACTIVATION_CLAMPED_SWIGLU) {
-        TQ_TRY(tq_config_float(r, "swiglu_alpha", 0, 1e3, 1.702, &c->swiglu_alpha));
-        TQ_TRY(tq_config_float(r, "swiglu_limit", 1e-3, 1e6, 7, &c->swiglu_limit));
+        TQ_TRY(tq_config_float(r, "swiglu_alpha", 0, 1e3, 1.702, &c->gating.alpha));
+        TQ_TRY(tq_config_float(r, "swiglu_limit", 1e-3, 1e6, 7, &c->gating.limit));
         if (!name || strcmp(name, "silu") == 0) return TQ_OK; /* their name for it */
     }
     if (!name) return TQ_OK;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i].name) == 0) {
-            c->activation = names[i].activation;
+            c->gating.activation = names[i].activation;
             return TQ_OK;
         }
     return tq_fail(r->err, TQ_UNSUPPORTED,

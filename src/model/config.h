@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backend/backend.h"
 #include "base/status.h"
 
 enum { TQ_MAX_LAYERS = 1024, TQ_MAX_ROPES = 2, TQ_NO_ROPE = 255, TQ_MAX_ROPE_PAIRS = 512 };
@@ -38,7 +39,6 @@ typedef struct tq_rope_config {
 
 typedef enum tq_mixer { TQ_MIXER_ATTENTION, TQ_MIXER_DELTA } tq_mixer;
 typedef enum tq_qk_norm { TQ_QK_NORM_NONE, TQ_QK_NORM_HEAD, TQ_QK_NORM_ROW } tq_qk_norm;
-typedef enum tq_activation { TQ_ACTIVATION_SILU, TQ_ACTIVATION_GELU, TQ_ACTIVATION_CLAMPED_SWIGLU } tq_activation;
 
 typedef struct tq_layer_config {
     uint8_t mixer; /* tq_mixer */
@@ -88,10 +88,9 @@ typedef struct tq_config {
     int n_ropes;
     tq_rope_config ropes[TQ_MAX_ROPES];
 
-    tq_activation activation;
-    float swiglu_alpha, swiglu_limit; /* CLAMPED_SWIGLU */
-    tq_moe_config moe;                /* if a layer is */
-    tq_delta_config delta;            /* if a layer is */
+    tq_gating gating;
+    tq_moe_config moe;     /* if a layer is */
+    tq_delta_config delta; /* if a layer is */
 
     float embedding_scale, residual_scale, logit_scale; /* 1: nothing happens */
     float logit_cap;                                    /* 0: none */

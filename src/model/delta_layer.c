@@ -61,7 +61,7 @@ void tq_delta_layer(const tq_transformer *model, int index, tq_backend *backend,
     for (const tq_part *p = batch->parts; p < batch->parts + batch->n_parts; first += (size_t)p->n, p++)
         remember(c, w, l->mixer_index, backend, p, first, s);
     op->rms_norm(backend, s->delta_out, w->norm, n * d->n_value_heads, d->value_dim, c->rms_eps, s->delta_out);
-    op->silu_mul(backend, s->z, s->delta_out, (size_t)n * (size_t)d->n_value_heads * (size_t)d->value_dim);
+    op->activate(backend, &(tq_gating){.activation = TQ_ACTIVATION_SILU}, s->z, s->delta_out, (size_t)n * (size_t)d->n_value_heads * (size_t)d->value_dim);
     op->matmul(backend, &w->out.w, NULL, s->z, n, s->h);
     tq_add_to_stream(model, backend, l->attention_out, s->h, n, s->x);
 }

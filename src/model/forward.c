@@ -69,13 +69,3 @@ void tq_add_to_stream(const tq_transformer *model, tq_backend *backend, const fl
     if (c->residual_scale != 1) backend->ops->scale(backend, h, c->residual_scale, count);
     backend->ops->add(backend, x, h, count);
 }
-
-void tq_activate(const tq_config *c, tq_backend *backend, float *gate, const float *up, size_t count) {
-    switch (c->activation) {
-    case TQ_ACTIVATION_SILU: backend->ops->silu_mul(backend, gate, up, count); break;
-    case TQ_ACTIVATION_GELU: backend->ops->gelu_mul(backend, gate, up, count); break;
-    case TQ_ACTIVATION_CLAMPED_SWIGLU:
-        backend->ops->clamped_swiglu(backend, gate, up, c->swiglu_alpha, c->swiglu_limit, count);
-        break;
-    }
-}

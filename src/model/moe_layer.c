@@ -9,15 +9,15 @@
 static void run_expert(const tq_config *c, const tq_ffn_weights *w, int width, bool interleaved, tq_backend *backend,
                        tq_activations *a, const float *x, int n, float *y) {
     const tq_backend_ops *op = backend->ops;
-    if (interleaved) {
-        tq_split_part parts[] = {{a->gate, 1, (size_t)width}, {a->up, 1, (size_t)width}};
-        op->matmul(backend, &w->gate.w, w->gate.bias, x, n, a->wide);
-        op->split(backend, a->wide, n, width, parts, 2);
-    } else {
-        tq_product gate_up[] = {{&w->gate.w, w->gate.bias, a->gate}, {&w->up.w, w->up.bias, a->up}};
-        op->matmul_many(backend, gate_up, 2, x, n);
+    if (!interleaved) {
+        op->gated(backend, &(tq_gated_args){.gate = {&w->gate.w, w->gate.bias, a->gate}, .up = {&w->up.w, w->up.bias, a->up},
+                                            .down = {&w->down.w, w->down.bias, y}, .gating = c->gating, .x = x, .n = n});
+        return;
     }
-    tq_activate(c, backend, a->gate, a->up, (size_t)n * (size_t)width);
+    tq_split_part parts[] = {{a->gate, 1, (size_t)width}, {a->up, 1, (size_t)width}};
+    op->matmul(backend, &w->gate.w, w->gate.bias, x, n, a->wide);
+    op->split(backend, a->wide, n, width, parts, 2);
+    op->activate(backend, &c->gating, a->gate, a->up, (size_t)n * (size_t)width);
     op->matmul(backend, &w->down.w, w->down.bias, a->gate, n, y);
 }
 

@@ -141,7 +141,5 @@ const float *tq_norm_in(const tq_transformer *model, tq_backend *backend, const 
                         float *y);
 /* x += residual_scale * norm(h); h (n, hidden) is used up. */
 void tq_add_to_stream(const tq_transformer *model, tq_backend *backend, const float *norm, float *h, int n, float *x);
-/* gate (n * width) = activation(gate) * up */
-void tq_activate(const tq_config *config, tq_backend *backend, float *gate, const float *up, size_t count);
 
 #endif

@@ -440,7 +440,7 @@ static void a_token_gets_the_same_bits_in_every_batch(void **state) {
 static double bf16_of(double x) { return tq_bf16_f32(tq_f32_bf16((float)x)); }
 
 static void check_bf16_matrix(const tq_kernels *k, weights *m, int n, tq_rng *rng) {
-    const tq_bf16_gemm *b = k->bf16;
+    const tq_bf16_kernels *b = k->bf16;
     int rows = m->w.rows, cols = m->w.cols, ldy = rows + 3;
     char what[80];
     snprintf(what, sizeof what, "in bf16, kind %d, %d x %d, %d bits, group %d, n %d", (int)m->w.kind, rows, cols, m->w.bits, m->w.group_size, n);
@@ -560,6 +560,49 @@ static void a_backend_rounds_what_it_was_asked_to(void **state) {
     each_table(check_backend);
 }
 
+/* One operation or three: the same bits, in bf16 as well, where the values between the matrices never leave as floats. */
+static void check_gated(const tq_kernels *k) {
+    enum { COLS = 96, WIDTH = 416, MOST = 700 };
+    static const tq_gating gatings[] = {{TQ_ACTIVATION_SILU, 0, 0}, {TQ_ACTIVATION_GELU, 0, 0}, {TQ_ACTIVATION_CLAMPED_SWIGLU, 1.702f, 7}};
+    static const int tokens[] = {1, 16, 17, 49, 513, MOST};
+    tq_rng rng = {23};
+    weights gate = weights_new(TQ_MATRIX_AFFINE, WIDTH, COLS, 4, 32, TQ_BF16, &rng), up = weights_new(TQ_MATRIX_BF16, WIDTH, COLS, 0, 0, TQ_F32, &rng);
+    weights down = weights_new(TQ_MATRIX_AFFINE, COLS, WIDTH, 8, 32, TQ_F16, &rng), exact = weights_new(TQ_MATRIX_F32, COLS, WIDTH, 0, 0, TQ_F32, &rng);
+    float *x = test_floats(MOST * COLS), *bias = test_floats(2 * WIDTH + COLS), *g = test_floats(MOST * WIDTH), *u = test_floats(MOST * WIDTH);
+    float *want = test_floats(MOST * COLS);
+    test_normals(&rng, x, MOST * COLS);
+    test_normals(&rng, bias, 2 * WIDTH + COLS);
+    for (int coarse = 0; coarse < 2; coarse++) {
+        tq_backend *b;
+        if (coarse && (!k->bf16 || !k->bf16->runs_here())) continue;
+        OK(tq_cpu_backend_new(2, k->name, coarse, WIDTH, &b, &e));
+        for (int i = 0; i < 6; i++)
+            for (int biased = 0; biased < 2; biased++) {
+                int n = tokens[i];
+                const tq_gating *gating = &gatings[(i + biased) % 3];
+                tq_product in[] = {{&gate.w, biased ? bias : NULL, g}, {&up.w, biased ? bias + WIDTH : NULL, u}};
+                tq_product out = {i == 3 ? &exact.w : &down.w, biased ? bias + 2 * WIDTH : NULL, want}; /* exact: bf16 does not take it */
+                b->ops->matmul_many(b, in, 2, x, n);
+                b->ops->activate(b, gating, g, u, (size_t)n * WIDTH);
+                b->ops->matmul(b, out.w, out.bias, g, n, want);
+                guarded got = guarded_new((size_t)n * COLS * sizeof(float), 0);
+                out.y = (float *)(void *)got.data;
+                b->ops->gated(b, &(tq_gated_args){.gate = in[0], .up = in[1], .down = out, .gating = *gating, .x = x, .n = n});
+                if (memcmp(got.data, want, (size_t)n * COLS * sizeof(float)) != 0)
+                    fail_msg("%s, %d tokens, bias %d: a gated block is not its three operations", b->name, n, biased);
+                guarded_free(&got, "a gated block");
+            }
+        tq_backend_free(b);
+    }
+    free(x), free(bias), free(g), free(u), free(want);
+    weights_free(&gate), weights_free(&up), weights_free(&down), weights_free(&exact);
+}
+
+static void a_gated_block_is_its_three_operations(void **state) {
+    (void)state;
+    each_table(check_gated);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_matrices_are_multiplied),
@@ -569,6 +612,7 @@ int main(void) {
         cmocka_unit_test(a_token_gets_the_same_bits_in_every_batch),
         cmocka_unit_test(products_in_bf16_are_those_of_rounded_values),
         cmocka_unit_test(a_backend_rounds_what_it_was_asked_to),
+        cmocka_unit_test(a_gated_block_is_its_three_operations),
         cmocka_unit_test(an_activation_that_is_not_finite_stays_with_its_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,20 +16,31 @@ typedef struct tq_trellis_work {
 typedef struct tq_cpu_backend {
     tq_backend base;
     const tq_kernels *kernels;
-    const tq_bf16_gemm *bf16; /* NULL: prefill is in float32 */
+    const tq_bf16_kernels *bf16; /* NULL: prefill is in float32 */
     tq_pool *pool;
     float *worker_scratch; /* (n_threads, worker_floats): what gemv and gemm want */
     size_t worker_floats;
     tq_trellis_work *trellis_work; /* (n_threads); touched only by trellis codecs, and no further than their dim */
     tq_matmul_input input; /* for TQ_GEMM_TOKENS tokens of the widest matrix */
+    /* Where prefill is in bf16: a gated block's values between its matrices, prepared; (n_threads, 2, tokens, TQ_GATED_ROWS). */
+    float *gated_input, *gated_scratch;
 } tq_cpu_backend;
 
+/* Rows of gate and up whose results, with those of 512 tokens, stay in L2 until they are down's input. */
+enum { TQ_GATED_ROWS = 128 };
+
+/* cpu_matmul.c */
+void tq_cpu_matmul(tq_backend *backend, const tq_matrix *w, const float *bias, const float *x, int n, float *y);
+void tq_cpu_matmul_many(tq_backend *backend, const tq_product *products, int count, const float *x, int n);
+void tq_cpu_gated(tq_backend *backend, const tq_gated_args *args);
+/* cpu_attend.c */
 void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args);
 size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const tq_codec *value, int n_heads,
                            int n_kv_heads, int head_dim, int max_n, int max_tokens);
 /* cpu_layers.c */
-void tq_cpu_gelu_mul(tq_backend *backend, float *gate, const float *up, size_t count);
-void tq_cpu_clamped_swiglu(tq_backend *backend, float *gate, const float *up, float alpha, float limit, size_t count);
+/* gate = gating of gate and up, on one thread */
+void tq_cpu_gate(const tq_kernels *kernels, const tq_gating *gating, float *gate, const float *up, int n);
+void tq_cpu_activate(tq_backend *backend, const tq_gating *gating, float *gate, const float *up, size_t count);
 void tq_cpu_sigmoid_mul(tq_backend *backend, float *x, const float *gate, size_t count);
 void tq_cpu_soft_cap(tq_backend *backend, float *x, float cap, size_t count);
 void tq_cpu_scale(tq_backend *backend, float *x, float factor, size_t count);

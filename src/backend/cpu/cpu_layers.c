@@ -13,16 +13,25 @@ static int min_int(int a, int b) { return a < b ? a : b; }
 
 /* ---- runs of values ------------------------------------------------------------------------------------------------ */
 
-typedef enum run_kind { RUN_GELU_MUL, RUN_CLAMPED_SWIGLU, RUN_SIGMOID_MUL, RUN_SOFT_CAP, RUN_SCALE } run_kind;
+typedef enum run_kind { RUN_ACTIVATE, RUN_SIGMOID_MUL, RUN_SOFT_CAP, RUN_SCALE } run_kind;
 
 typedef struct run_job {
     const tq_kernels *kernels;
     run_kind kind;
     float *x;
     const float *y;
-    float a, b;
+    float a;
+    const tq_gating *gating;
     size_t count;
 } run_job;
+
+void tq_cpu_gate(const tq_kernels *k, const tq_gating *gating, float *gate, const float *up, int n) {
+    switch (gating->activation) {
+    case TQ_ACTIVATION_SILU: k->silu_mul(gate, up, n); break;
+    case TQ_ACTIVATION_GELU: k->gelu_mul(gate, up, n); break;
+    case TQ_ACTIVATION_CLAMPED_SWIGLU: k->clamped_swiglu(gate, up, n, gating->alpha, gating->limit); break;
+    }
+}
 
 static void run_task(void *ctx, int task, int worker) {
     (void)worker;
@@ -32,37 +41,32 @@ static void run_task(void *ctx, int task, int worker) {
     float *x = job->x + from;
     const float *y = job->y ? job->y + from : NULL;
     switch (job->kind) {
-    case RUN_GELU_MUL: job->kernels->gelu_mul(x, y, n); break;
-    case RUN_CLAMPED_SWIGLU: job->kernels->clamped_swiglu(x, y, n, job->a, job->b); break;
+    case RUN_ACTIVATE: tq_cpu_gate(job->kernels, job->gating, x, y, n); break;
     case RUN_SIGMOID_MUL: job->kernels->sigmoid_mul(x, y, n); break;
     case RUN_SOFT_CAP: job->kernels->soft_cap(x, n, job->a); break;
     case RUN_SCALE: job->kernels->scale(x, n, job->a); break;
     }
 }
 
-static void run(tq_backend *backend, run_kind kind, float *x, const float *y, float a, float b, size_t count) {
-    run_job job = {cpu(backend)->kernels, kind, x, y, a, b, count};
-    tq_pool_run(cpu(backend)->pool, run_task, &job, ceil_div(count, FLOATS_A_TASK));
+static void run(tq_backend *backend, run_job job) {
+    job.kernels = cpu(backend)->kernels;
+    tq_pool_run(cpu(backend)->pool, run_task, &job, ceil_div(job.count, FLOATS_A_TASK));
 }
 
-void tq_cpu_gelu_mul(tq_backend *backend, float *gate, const float *up, size_t count) {
-    run(backend, RUN_GELU_MUL, gate, up, 0, 0, count);
-}
-
-void tq_cpu_clamped_swiglu(tq_backend *backend, float *gate, const float *up, float alpha, float limit, size_t count) {
-    run(backend, RUN_CLAMPED_SWIGLU, gate, up, alpha, limit, count);
+void tq_cpu_activate(tq_backend *backend, const tq_gating *gating, float *gate, const float *up, size_t count) {
+    run(backend, (run_job){.kind = RUN_ACTIVATE, .x = gate, .y = up, .gating = gating, .count = count});
 }
 
 void tq_cpu_sigmoid_mul(tq_backend *backend, float *x, const float *gate, size_t count) {
-    run(backend, RUN_SIGMOID_MUL, x, gate, 0, 0, count);
+    run(backend, (run_job){.kind = RUN_SIGMOID_MUL, .x = x, .y = gate, .count = count});
 }
 
 void tq_cpu_soft_cap(tq_backend *backend, float *x, float cap, size_t count) {
-    run(backend, RUN_SOFT_CAP, x, NULL, cap, 0, count);
+    run(backend, (run_job){.kind = RUN_SOFT_CAP, .x = x, .a = cap, .count = count});
 }
 
 void tq_cpu_scale(tq_backend *backend, float *x, float factor, size_t count) {
-    run(backend, RUN_SCALE, x, NULL, factor, 0, count);
+    run(backend, (run_job){.kind = RUN_SCALE, .x = x, .a = factor, .count = count});
 }
 
 /* ---- rows ---------------------------------------------------------------------------------------------------------- */

@@ -52,7 +52,7 @@ typedef struct tq_page_softmax {
     float keep[TQ_PAGE_QUERIES], bring[TQ_PAGE_QUERIES];
 } tq_page_softmax;
 
-/* A page whose codecs are planar on both sides, with `n` rows in it. */
+/* A page whose codecs are planar on both sides, with `n` rows in it; or, for attention in bf16, n exact rows. */
 typedef struct tq_planar_page {
     tq_page_codes keys, values;
     const uint16_t *key_scales, *centre, *value_scales;
@@ -60,26 +60,32 @@ typedef struct tq_planar_page {
     const tq_key_range *seen; /* of each row; NULL: every row sees all n */
     const uint8_t *block;     /* all of it, to be fetched ahead; at least 64 bytes */
     size_t block_bytes;
+    const void *key_rows, *value_rows; /* exact rows, row_stride values apart, and nothing of the above but dim, n and seen; or NULL */
+    size_t row_stride;
+    tq_dtype row_dtype; /* TQ_F32 or TQ_F16 */
 } tq_planar_page;
 
 /* Query rows on their way over such pages.  The softmax of a row is relative to max, which is near its largest score but not
- * equal to it.  Up to TQ_PAGE_QUERIES rows are taken by their integers, more by their floats. */
+ * equal to it.  Up to TQ_PAGE_QUERIES rows are taken by their integers, more by their floats.
+ * In bf16 (where the table's `bf16` says that it attends so) queries, weights and exact rows are rounded to it, and any number of rows is
+ * taken as many. */
 enum { TQ_MANY_ROWS = 32 };
 typedef struct tq_page_rows {
     int n, dim;
+    bool bf16;
     const float *q;         /* (n, dim), scaled, in the keys' basis */
     tq_int_vectors q_int;   /* the same; TQ_PAGE_QUERIES may be read */
-    float *max, *sum, *acc; /* (n), (n), (n, dim); of acc, with more than TQ_PAGE_QUERIES rows, a multiple of TQ_MANY_ROWS may be written */
-    void *scratch;          /* tq_page_rows_bytes(n, dim), aligned to 64 */
+    float *max, *sum, *acc; /* (n), (n), (n, dim); of acc, with more than TQ_PAGE_QUERIES rows or in bf16, a multiple of TQ_MANY_ROWS may be written */
+    void *scratch;          /* tq_page_rows_bytes(n, dim), in bf16 of more than TQ_PAGE_QUERIES at least; aligned to 64 */
     unsigned saved;         /* the table's own */
 } tq_page_rows;
 
 /* Few rows: levels of both sides in tiles of whole registers, products of keys of two pages and of values of one, weights.  Many:
- * panels of halves, parts of queries, and for two times TQ_MANY_ROWS rows scores and weights of half a page. */
+ * panels of halves, parts of queries, and for TQ_MANY_ROWS rows scores and weights of a page. */
 static inline size_t tq_page_rows_bytes(int n, int dim) {
     size_t dims = ((size_t)dim + 63) / 64 * 64, rows = ((size_t)n + TQ_MANY_ROWS - 1) / TQ_MANY_ROWS * TQ_MANY_ROWS;
     if (n <= TQ_PAGE_QUERIES) return 2 * 128 * dims + 2 * 8192 + 64 * dims + TQ_PAGE_QUERIES * (128 * sizeof(float) + 2 * TQ_INT_STRIDE);
-    return 2 * 256 * dims + 4 * rows * dims + 4 * TQ_MANY_ROWS * 64 * sizeof(float) + 72 * rows;
+    return 2 * 256 * dims + 4 * rows * dims + 2 * TQ_MANY_ROWS * 128 * sizeof(float) + 72 * rows;
 }
 
 /* Activations x (n, cols) as the products with a matrix want them.
@@ -108,7 +114,7 @@ enum {
     TQ_GEMM_DEPTH = 256, /* columns of W unpacked at a time, at most: half of it where blocks allow (gemm) */
     TQ_GEMM_TOKENS = 288, /* tokens that gemm takes at a time: a multiple of every table's tile */
     TQ_MATMUL_PAD = 128,  /* columns are filled up to a multiple of this */
-    TQ_TILES_SCRATCH = 128 * 1024, /* floats: 256 rows of 256 columns in tiles three times, and their constants */
+    TQ_TILES_SCRATCH = 168 * 1024, /* floats: 256 rows of 256 columns in tiles three times, and their constants; or once, and sums with 512 tokens */
 };
 
 static inline size_t tq_matmul_padded(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -134,13 +140,16 @@ static inline int tq_matmul_tile(int n, int gemm_tile) { return n > TQ_GEMV_TOKE
 
 /* Products with more than TQ_GEMV_TOKENS tokens whose values are rounded to bf16, as weights are; sums are float32.  A result is off by
  * 2^-8 of the sum of its products' magnitudes, at most. */
-typedef struct tq_bf16_gemm {
+typedef struct tq_bf16_kernels {
     bool (*runs_here)(void); /* where the table does */
+    bool attends;            /* attend_pages takes rows in bf16 */
     int tile, rows, tokens;  /* tokens of a call of prepare; rows and tokens that gemm takes at a time, at most */
     bool (*takes)(const tq_matrix *w); /* others are multiplied in float32 */
     void (*prepare)(const tq_matmul_input *input, int index);
+    /* Prepare columns col0..col0+n (multiples of 32) of it, from values x (tokens, ldx) that do not stand in the input. */
+    void (*put)(const tq_matmul_input *input, int index, int col0, int n, const float *x, int ldx);
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
-} tq_bf16_gemm;
+} tq_bf16_kernels;
 
 typedef struct tq_kernels {
     const char *name;
@@ -158,7 +167,7 @@ typedef struct tq_kernels {
     void (*gemv)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
     /* The same for more tokens, up to TQ_GEMM_TOKENS, and n_rows <= gemm_rows.  scratch of both: tq_matmul_scratch(cols) floats. */
     void (*gemm)(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *input, float *y, int ldy, float *scratch);
-    const tq_bf16_gemm *bf16; /* NULL: this table has none */
+    const tq_bf16_kernels *bf16; /* NULL: this table has none */
     /* Row `row` of W -> (cols) floats. */
     void (*unpack_row)(const tq_matrix *w, int row, float *dst);
 

@@ -37,6 +37,6 @@ static bool runs_here(void) { return has_avx512() && has_avx512_bf16() && has_ti
 
 const tq_kernels tq_kernels_amx = {
     .name = "amx", .runs_here = runs_here, .begin_pages = begin_pages, .end_pages = end_pages, .attend_pages = attend_pages,
-    .woven_dots = tq_woven_dots_avx512, .bf16 = &bf16_products,
+    .woven_dots = tq_woven_dots_avx512, .bf16 = &bf16_kernels,
     MATMUL_KERNELS_AMX, PAGE_KERNELS, OTHER_KERNELS,
 };

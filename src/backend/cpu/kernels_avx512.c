@@ -7,6 +7,6 @@
 #include "backend/cpu/matmul_bf16.h"
 
 const tq_kernels tq_kernels_avx512 = {
-    .name = "avx512", .runs_here = has_avx512, .woven_dots = tq_woven_dots_avx512, .bf16 = &bf16_products,
+    .name = "avx512", .runs_here = has_avx512, .woven_dots = tq_woven_dots_avx512, .bf16 = &bf16_kernels,
     MATMUL_KERNELS, PAGE_KERNELS, OTHER_KERNELS,
 };

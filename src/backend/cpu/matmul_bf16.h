@@ -8,14 +8,19 @@
 
 enum {
     BF16_COLS = 2 * SIDE,
-    BF16_CHUNK = 512,   /* columns unpacked at a time: 32 rows of them stay in L1 */
+#ifdef BF16_TILES
+    BF16_CHUNK = 256, /* columns unpacked at a time: those of 32 tokens stay in L1 while rows pass by */
+#else
+    BF16_CHUNK = 512, /* those of 32 rows, while tokens pass by */
+#endif
     BF16_ROWS = TQ_TILES_ROWS,
     BF16_TOKENS = 512,  /* of a call: each unpacks all weights once */
     BF16_PANEL = BF16_CHUNK / BF16_COLS * TILE_BYTES, /* bytes of 16 rows */
     BF16_FLOATS = 256,  /* columns of a row unpacked to floats at a time */
 };
 _Static_assert(BF16_TOKENS * 2 <= TQ_GEMM_TOKENS * 6, "prepared tokens have room");
-_Static_assert(SIDE * BF16_FLOATS * 4 + BF16_ROWS / SIDE * BF16_PANEL <= TQ_TILES_SCRATCH * 4, "a panel fits the scratch");
+_Static_assert(SIDE * BF16_FLOATS * 4 + BF16_ROWS / SIDE * BF16_PANEL + (BF16_CHUNK == 256 ? BF16_ROWS * BF16_TOKENS * 4 : 0) <= TQ_TILES_SCRATCH * 4,
+               "a panel and sums fit the scratch");
 
 /* VDPBF16PS and roundings are another processor's than those of kernels_avx512.c. */
 #define WITH_BF16 __attribute__((target("avx512bf16")))
@@ -27,18 +32,28 @@ static bool has_avx512_bf16(void) {
 
 static bool bf16_takes(const tq_matrix *w) { return w->kind != TQ_MATRIX_F32 && w->cols % BF16_COLS == 0; }
 
-/* Tile `index` of 16 tokens: (columns / 32) tiles.  Tokens that are not there have any values, and results that nobody reads. */
-static uint8_t *bf16_tokens(const tq_matmul_input *in, int index) {
-    return (uint8_t *)in->prepared + (size_t)index * SIDE * 2 * (size_t)in->cols;
+/* The tiles of 16 tokens, number `index`, and the chunk of columns from col0 on.  Chunks stand one after the other, so that what is
+ * multiplied at a time has all of L2's sets.  Tokens that are not there have any values, and results that nobody reads. */
+static uint8_t *bf16_tokens(const tq_matmul_input *in, int index, int col0) {
+    size_t tokens = ((size_t)in->n + SIDE - 1) / SIDE * SIDE, cols = (size_t)at_most_int(BF16_CHUNK, in->cols - col0);
+    return (uint8_t *)in->prepared + 2 * (tokens * (size_t)col0 + (size_t)index * SIDE * cols);
 }
 
-WITH_BF16 static void prepare_bf16(const tq_matmul_input *in, int index) {
-    for (int t = 0; t < SIDE && index * SIDE + t < in->n; t++) {
-        const float *x = in->x + (size_t)(index * SIDE + t) * (size_t)in->cols;
-        uint8_t *to = bf16_tokens(in, index) + t * 64;
-        for (int k = 0; k < in->cols; k += BF16_COLS, to += TILE_BYTES)
-            _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(x + k + VL), (__m512)load(x + k)));
+WITH_BF16 static void put_bf16(const tq_matmul_input *in, int index, int col0, int n, const float *x, int ldx) {
+    for (int k = 0, part; k < n; k += part) { /* of chunks */
+        int chunk = (col0 + k) / BF16_CHUNK * BF16_CHUNK;
+        part = at_most_int(chunk + BF16_CHUNK - (col0 + k), n - k);
+        for (int t = 0; t < SIDE && index * SIDE + t < in->n; t++) {
+            const float *from = x + (size_t)t * (size_t)ldx + k;
+            uint8_t *to = bf16_tokens(in, index, chunk) + (col0 + k - chunk) / BF16_COLS * TILE_BYTES + t * 64;
+            for (int i = 0; i < part; i += BF16_COLS, to += TILE_BYTES)
+                _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(from + i + VL), (__m512)load(from + i)));
+        }
     }
+}
+
+static void prepare_bf16(const tq_matmul_input *in, int index) {
+    put_bf16(in, index, 0, in->cols, in->x + (size_t)(index * SIDE) * (size_t)in->cols, in->cols);
 }
 
 /* ---- weights */
@@ -117,20 +132,21 @@ static void fill_bf16(const tq_matrix *w, int row0, int n_rows, int col0, int n,
     }
 }
 
-/* ---- products: y (tokens, rows), up to BF16_BLOCK and 32, = or += the sum over n tiles of columns */
+/* ---- products of up to BF16_BLOCK tokens and 32 rows: the sum over n tiles of columns, and over the chunks before */
 
 typedef struct bf16_block {
     const uint8_t *a, *b;
     size_t next_a; /* bytes to the next 16 tokens */
     int n, tokens, rows;
-    bool first; /* y is set, not added to */
-    float *y;
+    bool first, last; /* of the chunks of columns */
+    float *y;         /* (tokens, rows); with tiles: four of them, one after the other */
     int ldy;
 } bf16_block;
 
 #ifdef BF16_TILES
 enum { BF16_BLOCK = 2 * SIDE };
 
+/* Tiles of tokens are in L1 and those of rows in L2; the processor fetches them early enough by itself. */
 INLINE void bf16_step(const uint8_t *a, size_t next_a, const uint8_t *b) {
     _tile_loadd(6, b, 64);
     _tile_loadd(4, a, 64);
@@ -143,43 +159,48 @@ INLINE void bf16_step(const uint8_t *a, size_t next_a, const uint8_t *b) {
 }
 
 static void multiply_bf16(const bf16_block *m) {
-    bool whole = m->tokens == 2 * SIDE && m->rows == 2 * SIDE;
-    float *y = m->y, part[4 * TILE_FLOATS];
-    size_t row = (size_t)m->ldy * sizeof *y, below = SIDE * (size_t)m->ldy;
-    if (whole && !m->first) {
-        _tile_loadd(0, y, row);
-        _tile_loadd(1, y + SIDE, row);
-        _tile_loadd(2, y + below, row);
-        _tile_loadd(3, y + below + SIDE, row);
-    } else {
+    float *sums = m->y;
+    if (m->first) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums, 64);
+        _tile_loadd(1, sums + TILE_FLOATS, 64);
+        _tile_loadd(2, sums + 2 * TILE_FLOATS, 64);
+        _tile_loadd(3, sums + 3 * TILE_FLOATS, 64);
     }
     const uint8_t *a = m->a, *b = m->b;
-    for (int k = 0; k < m->n; k++, a += TILE_BYTES, b += TILE_BYTES) {
-        for (int line = 0; line < SIDE; line++) { /* L2 has the next tiles of tokens; those of rows are in L1 */
-            __builtin_prefetch(a + 2 * TILE_BYTES + 64 * line);
-            __builtin_prefetch(a + m->next_a + 2 * TILE_BYTES + 64 * line);
+    for (int k = 0; k < m->n; k++, a += TILE_BYTES, b += TILE_BYTES) bf16_step(a, m->next_a, b);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + TILE_FLOATS, 64);
+    _tile_stored(2, sums + 2 * TILE_FLOATS, 64);
+    _tile_stored(3, sums + 3 * TILE_FLOATS, 64);
+}
+
+/* The sums of up to 32 tokens and n_rows rows, 32 rows a block, -> y. */
+static void put_sums(const float *sums, int tokens, int n_rows, float *y, int ldy) {
+    for (int t = 0; t < tokens; t++, y += ldy)
+        for (int r = 0; r < n_rows; r += SIDE) {
+            const float *from = sums + r / SIDE / 2 * 4 * TILE_FLOATS + (t / SIDE * 2 + r / SIDE % 2) * TILE_FLOATS + t % SIDE * SIDE;
+            _mm512_mask_storeu_ps(y + r, (__mmask16)((1u << at_most_int(SIDE, n_rows - r)) - 1), (__m512)load(from));
         }
-        bf16_step(a, m->next_a, b);
-    }
-    if (whole) {
-        _tile_stored(0, y, row);
-        _tile_stored(1, y + SIDE, row);
-        _tile_stored(2, y + below, row);
-        _tile_stored(3, y + below + SIDE, row);
-        return;
-    }
-    _tile_stored(0, part, 64);
-    _tile_stored(1, part + TILE_FLOATS, 64);
-    _tile_stored(2, part + 2 * TILE_FLOATS, 64);
-    _tile_stored(3, part + 3 * TILE_FLOATS, 64);
-    for (int i = 0; i < 4; i++) {
-        int t = i / 2 * SIDE, r = i % 2 * SIDE;
-        if (t < m->tokens && r < m->rows)
-            put_tile(part + i * TILE_FLOATS, at_most_int(SIDE, m->tokens - t), at_most_int(SIDE, m->rows - r), m->first, y + t * m->ldy + r, m->ldy);
+}
+
+/* All rows of the chunk: tokens stay in L1 while rows pass by, and results leave as whole runs of a token's: y is in no cache near. */
+static void multiply_chunk(bf16_block *m, const tq_matmul_input *in, int col0, int n_rows, const uint8_t *panel, float *sums, float *y,
+                           int ldy, code_fetch *fetch) {
+    for (int t = 0; t < in->n; t += BF16_BLOCK, sums = m->y, y += BF16_BLOCK * (size_t)ldy) {
+        int tokens = at_most_int(BF16_BLOCK, in->n - t);
+        m->a = bf16_tokens(in, t / SIDE, col0), m->b = panel, m->y = sums;
+        for (int r = 0; r < n_rows; r += 2 * SIDE, m->b += 2 * BF16_PANEL, m->y += 4 * TILE_FLOATS) {
+            for (int i = BF16_BLOCK * r / n_rows; m->last && i < at_most_int(BF16_BLOCK * (r + 2 * SIDE) / n_rows, tokens); i++)
+                for (int at = 0; at < n_rows; at += SIDE) __builtin_prefetch(y + (size_t)i * (size_t)ldy + at, 0, 2);
+            multiply_bf16(m);
+            for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(fetch);
+        }
+        if (m->last) put_sums(sums, tokens, n_rows, y, ldy);
     }
 }
 #else
@@ -209,10 +230,24 @@ WITH_BF16 static void multiply_bf16(const bf16_block *m) {
         for (int r = 0; r < 2; r++)
             if (t < m->tokens) _mm512_mask_storeu_ps(m->y + t * m->ldy + r * SIDE, some[r], sum[t][r]);
 }
+
+static void multiply_chunk(bf16_block *m, const tq_matmul_input *in, int col0, int n_rows, const uint8_t *panel, float *sums, float *y,
+                           int ldy, code_fetch *fetch) {
+    (void)sums;
+    for (int r = 0; r < n_rows; r += 2 * SIDE)
+        for (int t = 0; t < in->n; t += BF16_BLOCK) {
+            m->a = bf16_tokens(in, t / SIDE, col0) + t % SIDE * 64, m->b = panel + r / SIDE * BF16_PANEL;
+            m->tokens = at_most_int(BF16_BLOCK, in->n - t), m->rows = at_most_int(2 * SIDE, n_rows - r);
+            m->y = y + (size_t)t * (size_t)ldy + r;
+            multiply_bf16(m);
+            for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(fetch);
+        }
+}
 #endif
 
 static void gemm_bf16(const tq_matrix *w, int row0, int n_rows, const tq_matmul_input *in, float *y, int ldy, float *scratch) {
     uint8_t *panel = (uint8_t *)(scratch + SIDE * BF16_FLOATS);
+    float *sums = (float *)(void *)(panel + BF16_ROWS / SIDE * BF16_PANEL);
 #ifdef BF16_TILES
     _tile_loadconfig(&whole_tiles);
 #endif
@@ -220,17 +255,9 @@ static void gemm_bf16(const tq_matrix *w, int row0, int n_rows, const tq_matmul_
         int n = at_most_int(BF16_CHUNK, w->cols - col0);
         fill_bf16(w, row0, n_rows, col0, n, scratch, panel);
         code_fetch fetch = fetch_behind(w, row0, n_rows, col0 + n, BF16_CHUNK);
-        bf16_block m = {.next_a = SIDE * 2 * (size_t)in->cols, .n = n / BF16_COLS, .first = col0 == 0, .ldy = ldy};
+        bf16_block m = {.next_a = SIDE * 2 * (size_t)n, .n = n / BF16_COLS, .first = col0 == 0, .last = col0 + n == w->cols, .ldy = ldy};
         __asm__ volatile("" ::: "memory"); /* loads of tiles do not tell the compiler what they read */
-        for (int r = 0; r < n_rows; r += 2 * SIDE)
-            for (int t = 0; t < in->n; t += BF16_BLOCK) {
-                m.a = bf16_tokens(in, t / SIDE) + (size_t)col0 / BF16_COLS * TILE_BYTES + t % SIDE * 64;
-                m.b = panel + r / SIDE * BF16_PANEL;
-                m.tokens = at_most_int(BF16_BLOCK, in->n - t), m.rows = at_most_int(2 * SIDE, n_rows - r);
-                m.y = y + (size_t)t * (size_t)ldy + r;
-                multiply_bf16(&m);
-                for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(&fetch);
-            }
+        multiply_chunk(&m, in, col0, n_rows, panel, sums, y, ldy, &fetch);
         __asm__ volatile("" ::: "memory");
     }
 #ifdef BF16_TILES
@@ -238,5 +265,9 @@ static void gemm_bf16(const tq_matrix *w, int row0, int n_rows, const tq_matmul_
 #endif
 }
 
-static const tq_bf16_gemm bf16_products = {.runs_here = has_avx512_bf16, .tile = SIDE, .rows = BF16_ROWS, .tokens = BF16_TOKENS,
-                                           .takes = bf16_takes, .prepare = prepare_bf16, .gemm = gemm_bf16};
+static const tq_bf16_kernels bf16_kernels = {.runs_here = has_avx512_bf16, .tile = SIDE, .rows = BF16_ROWS, .tokens = BF16_TOKENS,
+                                             .takes = bf16_takes, .prepare = prepare_bf16, .put = put_bf16, .gemm = gemm_bf16,
+#ifdef BF16_TILES
+                                             .attends = true,
+#endif
+};
