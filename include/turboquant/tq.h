@@ -35,18 +35,19 @@ TQ_API void tq_free(void *pointer); /* NULL is fine */
 
 /* ---- model ------------------------------------------------------------------------------------------------------ */
 
-/* Of products of weights and activations with many tokens at a time. */
+/* Of products of weights and activations with many tokens at a time, and of their attention. */
 typedef enum tq_precision {
     TQ_PRECISION_F32,  /* as a float32 sum would be */
-    TQ_PRECISION_BF16, /* both rounded to bf16, sums in float32: faster, and as exact as engines that compute in bf16 */
+    TQ_PRECISION_BF16, /* both sides rounded to bf16, sums in float32: faster, and as exact as engines that compute in bf16 */
 } tq_precision;
 
 typedef struct tq_model_params {
     int n_threads;       /* 0: one a usable processor (affinity and cgroup quota are honoured) */
     const char *kernels; /* scalar, avx2, avx512, amx, neon, neon-dotprod; NULL: TQ_KERNELS, else the best that runs here */
-    tq_precision prefill; /* of more than 16 tokens at a time: prompts.  Decoding, attention and the cache are the same either way.
-                           * TQ_PRECISION_BF16 wants AVX-512 BF16 or AMX (TQ_UNSUPPORTED where there is none); 16 tokens or fewer
-                           * stay in float32, so how a prompt is cut (by a cached prefix, say) shows within that rounding */
+    tq_precision prefill; /* of more than 16 tokens at a time: prompts.  Decoding and the cache's codecs are the same either way.
+                           * TQ_PRECISION_BF16 wants AVX-512 BF16, which takes the products with weights, or AMX, which takes attention
+                           * as well (TQ_UNSUPPORTED where there is neither); 16 tokens or fewer stay in float32, so how a prompt is
+                           * cut (by a cached prefix, say) shows within that rounding */
     void (*progress)(void *ctx, double fraction); /* 0..1 while loading; may be NULL */
     void *progress_ctx;
     int64_t memory_limit; /* bytes that the model and a session of it may take; 0: what the system can give when a session is

@@ -39,14 +39,21 @@ static tokens tokens_new(int n, bool common) {
 
 static void tokens_free(tokens *t) { free(t->q), free(t->k), free(t->v), free(t->sink_logits); }
 
-static tq_cache *cache_new(const kind *k, const tokens *t, const char *kernels, int threads) {
+static tq_cache *cache_new(const kind *k, const tokens *t, const char *kernels, int threads, bool bf16) {
     tq_cache_params p = tq_cache_params_default();
     p.n_layers = 1, p.n_heads = HEADS, p.n_kv_heads = KV_HEADS, p.head_dim = DIM, p.max_tokens = t->n;
     p.config.kv = k->kv, p.config.buffer_size = k->buffer, p.config.flush_batch_size = 8, p.config.sinks = 4;
     p.softcap = k->cap, p.windows = &k->window, p.sink_logits = k->sinks ? t->sink_logits : NULL;
     p.kernels = kernels, p.n_threads = threads;
     tq_cache *cache = NULL;
-    OK(tq_cache_new(&p, &cache, &e));
+    if (!bf16) {
+        OK(tq_cache_new(&p, &cache, &e));
+        return cache;
+    }
+    tq_backend *backend;
+    OK(tq_cpu_backend_new(threads, kernels, true, DIM, &backend, &e));
+    OK(tq_cache_new_on(backend, &p, 256, &cache, &e));
+    cache->owns_backend = true;
     return cache;
 }
 
@@ -91,8 +98,8 @@ static void reference(const kind *kd, const tq_kv_store *s, const tokens *t, int
 }
 
 /* All tokens in chunks; the worst |difference| / |reference|. */
-static double run(const kind *kd, const tokens *t, const char *kernels, int threads, int chunk, int *packed) {
-    tq_cache *cache = cache_new(kd, t, kernels, threads);
+static double run(const kind *kd, const tokens *t, const char *kernels, int threads, bool bf16, int chunk, int *packed) {
+    tq_cache *cache = cache_new(kd, t, kernels, threads, bf16);
     const tq_kv_store *s = &cache->layers[0].store;
     float *out = test_floats((size_t)chunk * HEADS * DIM);
     double worst = 0;
@@ -121,7 +128,8 @@ static double run(const kind *kd, const tokens *t, const char *kernels, int thre
     return worst;
 }
 
-/* Bounds as in test_attention.c: 16-bit queries and weights; caps and sinks add nothing to them. */
+/* Bounds as in test_attention.c: 16-bit queries and weights; caps and sinks add nothing to them.  In bf16, where there is that, 8 bits, but
+ * for scores with a cap, which are floats as ever. */
 static void windows_caps_and_sinks_are_exact(void **state) {
     (void)state;
     static const kind kinds[] = {
@@ -135,10 +143,18 @@ static void windows_caps_and_sinks_are_exact(void **state) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         for (const tq_kernels *const *k = tq_kernels_all; *k; k++) {
             if (!(*k)->runs_here()) continue;
+            bool has_bf16 = (*k)->bf16 && (*k)->bf16->runs_here() && (*k)->bf16->attends;
+            for (int c = 37; has_bf16 && c <= 256; c += 219) {
+                int packed;
+                double d = run(&kinds[i], c == 37 ? &without : &with, (*k)->name, 1, true, c, &packed);
+                if (kinds[i].cap > 0 ? !(d < 1e-4) : !(d > 2e-4 && d < 5e-3))
+                    fail_msg("%s, window %d, cap %g, sinks %d, %s in bf16, chunks of %d: off by %g", kinds[i].kv, kinds[i].window,
+                             (double)kinds[i].cap, kinds[i].sinks, (*k)->name, c, d);
+            }
             static const int chunks[] = {1, 37, 256};
             for (int c = 0; c < 3; c++) {
                 int packed;
-                double d = run(&kinds[i], c == 1 ? &without : &with, (*k)->name, 1 + c % 2, chunks[c], &packed);
+                double d = run(&kinds[i], c == 1 ? &without : &with, (*k)->name, 1 + c % 2, false, chunks[c], &packed);
                 if (!(d < 1e-4))
                     fail_msg("%s, window %d, cap %g, sinks %d, %s, chunks of %d: off by %g", kinds[i].kv, kinds[i].window,
                              (double)kinds[i].cap, kinds[i].sinks, (*k)->name, chunks[c], d);
@@ -155,7 +171,7 @@ static void a_sliding_layer_keeps_its_window_only(void **state) {
     (void)state;
     tokens t = tokens_new(3000, true);
     kind full = {"tq4", 0, 16, 0, false}, sliding = {"tq4", 200, 16, 0, false};
-    tq_cache *all = cache_new(&full, &t, NULL, 1), *some = cache_new(&sliding, &t, NULL, 1);
+    tq_cache *all = cache_new(&full, &t, NULL, 1, false), *some = cache_new(&sliding, &t, NULL, 1, false);
     float *out = test_floats((size_t)3000 * HEADS * DIM);
     OK(tq_cache_attend(all, 0, t.q, t.k, t.v, 3000, out, &e));
     OK(tq_cache_attend(some, 0, t.q, t.k, t.v, 2900, out, &e));
@@ -187,7 +203,7 @@ static void a_sliding_layer_is_saved_and_loaded(void **state) {
     (void)state;
     tokens t = tokens_new(700, false);
     kind k = {"tq4", 200, 16, 30, true}, other = {"tq4", 201, 16, 30, true};
-    tq_cache *cache = cache_new(&k, &t, NULL, 1), *copy = cache_new(&k, &t, NULL, 1), *wrong = cache_new(&other, &t, NULL, 1);
+    tq_cache *cache = cache_new(&k, &t, NULL, 1, false), *copy = cache_new(&k, &t, NULL, 1, false), *wrong = cache_new(&other, &t, NULL, 1, false);
     float *out = test_floats((size_t)700 * HEADS * DIM), *again = test_floats((size_t)HEADS * DIM);
     OK(tq_cache_attend(cache, 0, t.q, t.k, t.v, 699, out, &e));
     assert_true(cache->layers[0].store.n_forgotten > 0 && cache->layers[0].store.n_packed > 100);

@@ -24,7 +24,7 @@ static void begin_pages(tq_page_rows *rows) {
     tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         shapes.row_bytes[i] = 64;
-        shapes.rows[i] = i < 6 && rows->n < TQ_PAGE_QUERIES ? (uint8_t)(2 * rows->n) : 16;
+        shapes.rows[i] = i < 6 && rows->n < TQ_PAGE_QUERIES && !rows->bf16 ? (uint8_t)(2 * rows->n) : 16;
     }
     __asm__ volatile("" : : "r"(&shapes) : "memory"); /* GCC 12 takes _tile_loadconfig for a reader of 8 bytes */
     _tile_loadconfig(&shapes);

@@ -13,7 +13,7 @@
 
 enum {
     BLOCK_ROWS = 64,     /* query rows of a unit, if the group is not larger */
-    RUN_BLOCK_ROWS = 256, /* the same where pages are attended to in runs: unpacking a page is work for all of them */
+    RUN_BLOCK_ROWS = 512, /* the same where pages are attended to in runs: unpacking a page is work for all of them */
     RUN_PAGES = 16,      /* pages of a run */
     SEEN_PAGES = 4,      /* those of a run that rows see in part */
     SPLIT_TOKENS = 4,    /* chunks up to this many tokens split the pages too */
@@ -50,13 +50,23 @@ static size_t int_rows(int rows) { return (size_t)ceil_div(rows, TQ_PAGE_QUERIES
 
 static size_t int_floats(size_t rows) { return round64(rows * TQ_INT_STRIDE) + 2 * round64(rows); }
 
-static bool in_runs(const tq_kernels *k, const tq_codec *key, const tq_codec *value) {
+/* Can exact rows be a page of attend_pages? */
+static bool fits_page(int dim) { return dim % 16 == 0 && dim <= TQ_INT_STRIDE; }
+
+static bool has_exact_rows(const tq_codec *codec) { return (codec->kind == TQ_CODEC_F32 || codec->kind == TQ_CODEC_F16) && fits_page(codec->dim); }
+
+/* Are pages attended to in runs? */
+static bool in_runs(const tq_kernels *k, const tq_codec *key, const tq_codec *value, bool bf16) {
+    if (bf16 && has_exact_rows(key) && has_exact_rows(value) && key->kind == value->kind) return true;
     return k->attend_pages && key->kind == TQ_CODEC_PLANAR && value->kind == TQ_CODEC_PLANAR;
 }
 
-static work_shape shape_of(const tq_kernels *k, const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
+/* Is attention of n tokens in bf16, where prompts are? */
+static bool attends_in_bf16(const tq_cpu_backend *c, int n) { return c->bf16 && c->bf16->attends && n > TQ_GEMV_TOKENS; }
+
+static work_shape shape_of(const tq_cpu_backend *c, const tq_codec *key, const tq_codec *value, int n_heads, int n_kv_heads, int n, int n_pages) {
     work_shape s = {.group = n_heads / n_kv_heads, .dim = key->dim, .key_width = key->width, .value_width = value->width};
-    int most = (in_runs(k, key, value) ? RUN_BLOCK_ROWS : BLOCK_ROWS) / s.group;
+    int most = (in_runs(c->kernels, key, value, attends_in_bf16(c, n)) ? RUN_BLOCK_ROWS : BLOCK_ROWS) / s.group;
     s.n_blocks = ceil_div(n, most > 1 ? most : 1);
     s.block_tokens = ceil_div(n, s.n_blocks);
     s.n_blocks = ceil_div(n, s.block_tokens);
@@ -131,6 +141,7 @@ typedef struct attend_job {
     const tq_attend_args *args;
     work_shape shape;
     int n_pages;
+    bool bf16;
     float *packed_parts; /* (n_kv_heads, n_blocks, n_splits, part_floats) */
     float *exact_parts;  /* (n_kv_heads, n_blocks, part_floats) */
     float *queries;      /* (n_kv_heads, n_blocks, query_floats): where pages are split, for all parts; else each its own */
@@ -141,10 +152,10 @@ size_t tq_cpu_attend_bytes(const tq_backend *backend, const tq_codec *key, const
                            int n_kv_heads, int head_dim, int max_n, int max_tokens) {
     (void)head_dim;
     int max_pages = ceil_div(max_tokens, TQ_PAGE_TOKENS);
-    const tq_kernels *k = ((const tq_cpu_backend *)backend)->kernels;
+    const tq_cpu_backend *c = (const tq_cpu_backend *)backend;
     size_t parts = 0, workers = 0;
     for (int n = 1; n <= max_n; n++) { /* block sizes depend on n in steps; a few hundred shapes are nothing */
-        work_shape s = shape_of(k, key, value, n_heads, n_kv_heads, n, max_pages);
+        work_shape s = shape_of(c, key, value, n_heads, n_kv_heads, n, max_pages);
         size_t units = (size_t)n_kv_heads * (size_t)s.n_blocks;
         size_t floats = units * ((size_t)(s.n_splits + 1) * s.part_floats + (s.n_splits > 1 ? s.query_floats : 0));
         if (floats > parts) parts = floats;
@@ -357,36 +368,61 @@ static void attend_page(const page_pass *p, const uint8_t *page, const uint8_t *
     if (!planar_values) gather_rows(p, values, n, part);
 }
 
-/* Pages first..last-1 in runs: for planar codecs on both sides and scores without a cap. */
+/* Pages that are attended to together. */
+typedef struct page_run {
+    tq_planar_page pages[RUN_PAGES];
+    int n, n_seen; /* n_seen: those that rows see in part */
+} page_run;
+
+static void attend_run(const page_pass *p, page_run *run, tq_page_rows *rows) {
+    if (run->n > 0) p->k->attend_pages(run->pages, run->n, rows);
+    run->n = run->n_seen = 0;
+}
+
+/* A page of n keys, position pos and on, of which the first token sees `visible` and every later one sees one more. */
+static tq_planar_page *add_page(const page_pass *p, page_run *run, tq_page_rows *rows, int pos, int n, int visible) {
+    if (run->n == RUN_PAGES || run->n_seen == SEEN_PAGES) attend_run(p, run, rows);
+    tq_planar_page *page = run->pages + run->n++;
+    *page = (tq_planar_page){.dim = p->store->head_dim, .n = n};
+    if (visible >= n && seen_of(p, p->rows - 1, pos, n).from == 0) return page;
+    tq_key_range *seen = p->w->seen + p->rows * run->n_seen++;
+    for (int row = 0; row < p->rows; row++) {
+        seen[row] = seen_of(p, row, pos, n);
+        seen[row].to = min_int(seen[row].to, visible + row / p->group);
+    }
+    page->seen = seen;
+    return page;
+}
+
+/* n rows of keys and values as a page, as add_page has it. */
+static void add_exact_page(const page_pass *p, page_run *run, tq_page_rows *rows, const void *keys, const void *values, tq_dtype dtype,
+                           int row_stride, int pos, int n, int visible) {
+    if (seen_of(p, 0, pos, n).from >= n) return; /* the first row sees furthest back */
+    tq_planar_page *page = add_page(p, run, rows, pos, n, visible);
+    page->key_rows = keys, page->value_rows = values, page->row_dtype = dtype, page->row_stride = (size_t)row_stride;
+}
+
+/* Pages first..last-1 in runs, where in_runs says so, for scores without a cap. */
 static void attend_runs(const page_pass *p, size_t head, int first, int last, tq_page_rows *rows) {
     const tq_kv_store *store = p->store;
-    tq_planar_page run[RUN_PAGES];
-    int n_run = 0, n_seen = 0;
+    page_run run = {.n = 0};
     for (int i = first; i < last; i++) {
-        const uint8_t *page = store->pages[i] + head, *values = page + store->value_at;
+        const uint8_t *block = store->pages[i] + head, *values = block + store->value_at;
         int pos = store->n_sinks + store->n_forgotten + i * TQ_PAGE_TOKENS, n = min_int(TQ_PAGE_TOKENS, store->n_packed - i * TQ_PAGE_TOKENS);
-        if (seen_of(p, 0, pos, n).from >= n) continue; /* the first row sees furthest back */
-        tq_planar_page *planar = run + n_run++;
-        *planar = (tq_planar_page){.keys = codes_of(p, TQ_KEYS, page, NULL, true),
-                                   .values = codes_of(p, TQ_VALUES, values, NULL, true),
-                                   .key_scales = tq_block_scales(store->key, TQ_KEYS, page),
-                                   .centre = tq_block_centre(store->key, page),
-                                   .value_scales = tq_block_scales(store->value, TQ_VALUES, values),
-                                   .dim = store->head_dim,
-                                   .n = n,
-                                   .block = page,
-                                   .block_bytes = store->page_bytes};
-        if (seen_of(p, p->rows - 1, pos, n).from > 0) {
-            tq_key_range *seen = p->w->seen + p->rows * n_seen++;
-            for (int row = 0; row < p->rows; row++) seen[row] = seen_of(p, row, pos, n);
-            planar->seen = seen;
+        if (store->key->kind != TQ_CODEC_PLANAR) {
+            add_exact_page(p, &run, rows, block, values, store->key->kind == TQ_CODEC_F16 ? TQ_F16 : TQ_F32, store->key->dim, pos, n, n);
+            continue;
         }
-        bool as_it_lies = planar->keys.codes == page && planar->values.codes == values; /* else the next page is unpacked to the same place */
-        if (as_it_lies && n_run < RUN_PAGES && n_seen < SEEN_PAGES) continue;
-        p->k->attend_pages(run, n_run, rows);
-        n_run = n_seen = 0;
+        if (seen_of(p, 0, pos, n).from >= n) continue;
+        tq_planar_page *page = add_page(p, &run, rows, pos, n, n);
+        page->keys = codes_of(p, TQ_KEYS, block, NULL, true), page->values = codes_of(p, TQ_VALUES, values, NULL, true);
+        page->key_scales = tq_block_scales(store->key, TQ_KEYS, block), page->centre = tq_block_centre(store->key, block);
+        page->value_scales = tq_block_scales(store->value, TQ_VALUES, values);
+        page->block = block, page->block_bytes = store->page_bytes;
+        bool as_they_lie = page->keys.codes == block && page->values.codes == values;
+        if (!as_they_lie) attend_run(p, &run, rows); /* the next page is unpacked to the same place */
     }
-    if (n_run > 0) p->k->attend_pages(run, n_run, rows);
+    attend_run(p, &run, rows);
 }
 
 /* ---- units ------------------------------------------------------------------------------------------------------- */
@@ -469,6 +505,11 @@ static float *queries_of(const attend_job *job, const unit *u) {
     return job->queries + (size_t)(u->kv_head * job->shape.n_blocks + u->block) * job->shape.query_floats;
 }
 
+static tq_page_rows rows_of(const attend_job *job, const unit *u, const worker_scratch *w, const attn_part *part) {
+    return (tq_page_rows){.n = u->rows, .dim = job->args->store->head_dim, .bf16 = job->bf16, .q = w->queries, .q_int = w->q_int, .max = part->max,
+                          .sum = part->sum, .acc = part->acc, .scratch = w->page_rows};
+}
+
 static void attend_packed(const attend_job *job, const unit *u, int split, worker_scratch *w) {
     const tq_attend_args *a = job->args;
     const tq_kv_store *store = a->store;
@@ -483,9 +524,8 @@ static void attend_packed(const attend_job *job, const unit *u, int split, worke
     page_pass pass = pass_of(job, u, w);
     int last = min_int((split + 1) * job->shape.split_pages, job->n_pages);
     size_t head = (size_t)u->kv_head * store->page_bytes;
-    if (in_runs(job->kernels, store->key, store->value) && a->cap <= 0) {
-        tq_page_rows rows = {.n = u->rows, .dim = store->head_dim, .q = w->queries, .q_int = w->q_int, .max = part.max, .sum = part.sum,
-                             .acc = part.acc, .scratch = w->page_rows};
+    if (in_runs(job->kernels, store->key, store->value, job->bf16) && a->cap <= 0) {
+        tq_page_rows rows = rows_of(job, u, w, &part);
         job->kernels->begin_pages(&rows);
         attend_runs(&pass, head, split * job->shape.split_pages, last, &rows);
         job->kernels->end_pages(&rows);
@@ -518,6 +558,30 @@ static void soften_exact(const page_pass *p, attn_part *part, int pos, int n, in
     }
 }
 
+/* Rows of a KV head of the store and of the chunk, as attend_exact finds them. */
+static void attend_exact_in_bf16(const attend_job *job, const unit *u, const page_pass *pass, const attn_part *part) {
+    const tq_attend_args *a = job->args;
+    const tq_kv_store *store = a->store;
+    int dim = store->head_dim, n_stored = store->n_sinks + store->n_window, chunk_pos = pass->first_pos - u->first_token;
+    size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
+    page_run run = {.n = 0};
+    tq_page_rows rows = rows_of(job, u, pass->w, part);
+    job->kernels->begin_pages(&rows);
+    for (int r = 0; r < n_stored; r += KEY_BLOCK) {
+        size_t first = head_rows + (size_t)r * (size_t)dim;
+        int n = min_int(KEY_BLOCK, n_stored - r);
+        add_exact_page(pass, &run, &rows, store->exact_k + first, store->exact_v + first, TQ_F16, dim, chunk_pos - n_stored + r, n, n);
+    }
+    int n_visible = u->first_token + u->rows / job->shape.group, row_stride = store->n_kv_heads * dim;
+    for (int r = 0; r < n_visible; r += KEY_BLOCK) {
+        size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
+        add_exact_page(pass, &run, &rows, a->k + first, a->v + first, TQ_F32, row_stride, chunk_pos + r, min_int(KEY_BLOCK, n_visible - r),
+                       u->first_token + 1 - r);
+    }
+    attend_run(pass, &run, &rows);
+    job->kernels->end_pages(&rows);
+}
+
 /* Sinks and window in f16, then the chunk in f32, causally. */
 static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w) {
     const tq_attend_args *a = job->args;
@@ -533,6 +597,10 @@ static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w
     part_clear(&part, rows);
     size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
     page_pass pass = pass_of(job, u, w);
+    if (job->bf16 && a->cap <= 0 && fits_page(dim)) {
+        attend_exact_in_bf16(job, u, &pass, &part);
+        return;
+    }
     int n_stored = store->n_sinks + store->n_window, chunk_pos = pass.first_pos - u->first_token;
     for (int r = 0; r < n_stored; r += KEY_BLOCK) {
         int m = min_int(KEY_BLOCK, n_stored - r), pos = chunk_pos - n_stored + r; /* read where there are no sinks */
@@ -606,8 +674,8 @@ static void merge_task(void *ctx, int task, int worker) {
 void tq_cpu_attend(tq_backend *backend, const tq_attend_args *args) {
     tq_cpu_backend *c = (tq_cpu_backend *)backend;
     const tq_kv_store *store = args->store;
-    attend_job job = {.kernels = c->kernels, .args = args, .n_pages = ceil_div(store->n_packed, TQ_PAGE_TOKENS)};
-    job.shape = shape_of(c->kernels, store->key, store->value, args->n_heads, store->n_kv_heads, args->n, job.n_pages);
+    attend_job job = {.kernels = c->kernels, .args = args, .n_pages = ceil_div(store->n_packed, TQ_PAGE_TOKENS), .bf16 = attends_in_bf16(c, args->n)};
+    job.shape = shape_of(c, store->key, store->value, args->n_heads, store->n_kv_heads, args->n, job.n_pages);
     int units = store->n_kv_heads * job.shape.n_blocks;
     job.workers = args->scratch;
     job.exact_parts = job.workers + (size_t)backend->n_threads * job.shape.worker_floats;
