@@ -355,6 +355,7 @@ void tq_slot_finish(tq_scheduler *s, tq_slot *slot, tq_request_finish finish, co
         take_text(slot, &event);
         count_finished(s, slot, finish);
         if (finish == TQ_REQUEST_STOP || finish == TQ_REQUEST_LENGTH) remember_reply(s, slot, event.end_id);
+        tq_scheduler_publish(s); /* whoever hears of the end finds in the statistics what the request did */
         tq_request_tell(r, &event);
     }
     slot->keeps = false; /* nobody lines up behind it any more */
