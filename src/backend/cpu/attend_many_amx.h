@@ -6,7 +6,7 @@
  *
  * A page is unpacked once for all rows; the work then goes by units of 32 rows: their scores, 16 KB, are softened to weights, which are
  * multiplied together with the next unit's scores.  Tiles and vectors take turns in such large steps because nothing of theirs overlaps:
- * loading a tile waits for the stores before it (docs/performance.md has the numbers). */
+ * loading a tile waits for the stores before it (docs/speed-log.md has the numbers). */
 
 enum { MANY_ROWS = TQ_MANY_ROWS, PAGE_KEYS = 128, HALVES_TILE = 4096 /* a tile of values, 128 tokens */ };
 

@@ -379,8 +379,9 @@ static void attend_run(const page_pass *p, page_run *run, tq_page_rows *rows) {
     run->n = run->n_seen = 0;
 }
 
-/* A page of n keys, position pos and on, of which the first token sees `visible` and every later one sees one more. */
+/* A page of n keys, position pos and on, of which the first token sees `visible` and every later one sees one more; NULL: nobody sees any. */
 static tq_planar_page *add_page(const page_pass *p, page_run *run, tq_page_rows *rows, int pos, int n, int visible) {
+    if (seen_of(p, 0, pos, n).from >= n) return NULL; /* the first row sees furthest back */
     if (run->n == RUN_PAGES || run->n_seen == SEEN_PAGES) attend_run(p, run, rows);
     tq_planar_page *page = run->pages + run->n++;
     *page = (tq_planar_page){.dim = p->store->head_dim, .n = n};
@@ -394,12 +395,17 @@ static tq_planar_page *add_page(const page_pass *p, page_run *run, tq_page_rows 
     return page;
 }
 
-/* n rows of keys and values as a page, as add_page has it. */
-static void add_exact_page(const page_pass *p, page_run *run, tq_page_rows *rows, const void *keys, const void *values, tq_dtype dtype,
-                           int row_stride, int pos, int n, int visible) {
-    if (seen_of(p, 0, pos, n).from >= n) return; /* the first row sees furthest back */
-    tq_planar_page *page = add_page(p, run, rows, pos, n, visible);
-    page->key_rows = keys, page->value_rows = values, page->row_dtype = dtype, page->row_stride = (size_t)row_stride;
+/* Up to KEY_BLOCK exact rows, as f16 or f32; position and visibility as of add_page. */
+typedef struct exact_block {
+    const void *keys, *values;
+    tq_dtype dtype;
+    int stride; /* elements from one row to the next */
+    int pos, n, visible;
+} exact_block;
+
+static void add_exact_page(const page_pass *p, page_run *run, tq_page_rows *rows, const exact_block *b) {
+    tq_planar_page *page = add_page(p, run, rows, b->pos, b->n, b->visible);
+    if (page) page->key_rows = b->keys, page->value_rows = b->values, page->row_dtype = b->dtype, page->row_stride = (size_t)b->stride;
 }
 
 /* Pages first..last-1 in runs, where in_runs says so, for scores without a cap. */
@@ -410,11 +416,11 @@ static void attend_runs(const page_pass *p, size_t head, int first, int last, tq
         const uint8_t *block = store->pages[i] + head, *values = block + store->value_at;
         int pos = store->n_sinks + store->n_forgotten + i * TQ_PAGE_TOKENS, n = min_int(TQ_PAGE_TOKENS, store->n_packed - i * TQ_PAGE_TOKENS);
         if (store->key->kind != TQ_CODEC_PLANAR) {
-            add_exact_page(p, &run, rows, block, values, store->key->kind == TQ_CODEC_F16 ? TQ_F16 : TQ_F32, store->key->dim, pos, n, n);
+            add_exact_page(p, &run, rows, &(exact_block){block, values, store->key->kind == TQ_CODEC_F16 ? TQ_F16 : TQ_F32, store->key->dim, pos, n, n});
             continue;
         }
-        if (seen_of(p, 0, pos, n).from >= n) continue;
         tq_planar_page *page = add_page(p, &run, rows, pos, n, n);
+        if (!page) continue;
         page->keys = codes_of(p, TQ_KEYS, block, NULL, true), page->values = codes_of(p, TQ_VALUES, values, NULL, true);
         page->key_scales = tq_block_scales(store->key, TQ_KEYS, block), page->centre = tq_block_centre(store->key, block);
         page->value_scales = tq_block_scales(store->value, TQ_VALUES, values);
@@ -505,6 +511,7 @@ static float *queries_of(const attend_job *job, const unit *u) {
     return job->queries + (size_t)(u->kv_head * job->shape.n_blocks + u->block) * job->shape.query_floats;
 }
 
+/* The unit's rows on their way over pages. */
 static tq_page_rows rows_of(const attend_job *job, const unit *u, const worker_scratch *w, const attn_part *part) {
     return (tq_page_rows){.n = u->rows, .dim = job->args->store->head_dim, .bf16 = job->bf16, .q = w->queries, .q_int = w->q_int, .max = part->max,
                           .sum = part->sum, .acc = part->acc, .scratch = w->page_rows};
@@ -558,68 +565,61 @@ static void soften_exact(const page_pass *p, attn_part *part, int pos, int n, in
     }
 }
 
-/* Rows of a KV head of the store and of the chunk, as attend_exact finds them. */
-static void attend_exact_in_bf16(const attend_job *job, const unit *u, const page_pass *pass, const attn_part *part) {
+/* Block `index` of the exact rows: sinks and window in f16, then the chunk in f32.  false: there is none. */
+static bool exact_block_of(const attend_job *job, const unit *u, int index, exact_block *b) {
     const tq_attend_args *a = job->args;
-    const tq_kv_store *store = a->store;
-    int dim = store->head_dim, n_stored = store->n_sinks + store->n_window, chunk_pos = pass->first_pos - u->first_token;
-    size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
-    page_run run = {.n = 0};
-    tq_page_rows rows = rows_of(job, u, pass->w, part);
-    job->kernels->begin_pages(&rows);
-    for (int r = 0; r < n_stored; r += KEY_BLOCK) {
-        size_t first = head_rows + (size_t)r * (size_t)dim;
-        int n = min_int(KEY_BLOCK, n_stored - r);
-        add_exact_page(pass, &run, &rows, store->exact_k + first, store->exact_v + first, TQ_F16, dim, chunk_pos - n_stored + r, n, n);
+    const tq_kv_store *s = a->store;
+    int dim = s->head_dim, n_stored = s->n_sinks + s->n_window, stored_blocks = ceil_div(n_stored, KEY_BLOCK);
+    int chunk_pos = n_stored + s->n_forgotten + s->n_packed, n_visible = u->first_token + u->rows / job->shape.group; /* of the chunk */
+    if (index < stored_blocks) {
+        int r = index * KEY_BLOCK, n = min_int(KEY_BLOCK, n_stored - r);
+        size_t at = ((size_t)u->kv_head * (size_t)s->exact_cap + (size_t)r) * (size_t)dim;
+        *b = (exact_block){s->exact_k + at, s->exact_v + at, TQ_F16, dim, chunk_pos - n_stored + r, n, n}; /* positions are read where there are no sinks */
+        return true;
     }
-    int n_visible = u->first_token + u->rows / job->shape.group, row_stride = store->n_kv_heads * dim;
-    for (int r = 0; r < n_visible; r += KEY_BLOCK) {
-        size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
-        add_exact_page(pass, &run, &rows, a->k + first, a->v + first, TQ_F32, row_stride, chunk_pos + r, min_int(KEY_BLOCK, n_visible - r),
-                       u->first_token + 1 - r);
-    }
-    attend_run(pass, &run, &rows);
-    job->kernels->end_pages(&rows);
+    int r = (index - stored_blocks) * KEY_BLOCK, stride = s->n_kv_heads * dim;
+    if (r >= n_visible) return false;
+    size_t at = (size_t)r * (size_t)stride + (size_t)u->kv_head * (size_t)dim;
+    *b = (exact_block){a->k + at, a->v + at, TQ_F32, stride, chunk_pos + r, min_int(KEY_BLOCK, n_visible - r), u->first_token + 1 - r};
+    return true;
 }
 
-/* Sinks and window in f16, then the chunk in f32, causally. */
+/* By floats. */
+static void attend_block(const page_pass *p, const exact_block *b, attn_part *part) {
+    if (seen_of(p, 0, b->pos, b->n).from >= b->n) return;
+    const tq_kernels *k = p->k;
+    int rows = p->rows, dim = p->store->head_dim;
+    float *scores = p->w->scores;
+    if (b->dtype == TQ_F16) k->dot_rows_f16(p->w->queries, rows, dim, b->keys, b->n, b->stride, dim, scores, KEY_BLOCK);
+    else k->dot_rows_f32(p->w->queries, rows, dim, b->keys, b->n, b->stride, dim, scores, KEY_BLOCK);
+    soften_exact(p, part, b->pos, b->n, b->visible);
+    if (b->dtype == TQ_F16) k->sum_rows_f16(scores, rows, KEY_BLOCK, b->values, b->n, b->stride, dim, part->acc, dim);
+    else k->sum_rows_f32(scores, rows, KEY_BLOCK, b->values, b->n, b->stride, dim, part->acc, dim);
+}
+
+/* Sinks and window, then the chunk, causally. */
 static void attend_exact(const attend_job *job, const unit *u, worker_scratch *w) {
     const tq_attend_args *a = job->args;
-    const tq_kv_store *store = a->store;
-    const tq_kernels *k = job->kernels;
-    int dim = store->head_dim, rows = u->rows;
+    int dim = a->store->head_dim, rows = u->rows;
     for (int i = 0; i < rows; i++) {
         memcpy(w->queries + i * dim, a->q + query_offset(job, u, i), (size_t)dim * sizeof(float));
-        k->scale(w->queries + i * dim, dim, a->scale);
+        job->kernels->scale(w->queries + i * dim, dim, a->scale);
         w->units[i] = 1;
     }
     attn_part part = part_at(exact_part_of(job, u), rows, dim);
     part_clear(&part, rows);
-    size_t head_rows = (size_t)u->kv_head * (size_t)store->exact_cap * (size_t)dim;
     page_pass pass = pass_of(job, u, w);
-    if (job->bf16 && a->cap <= 0 && fits_page(dim)) {
-        attend_exact_in_bf16(job, u, &pass, &part);
+    exact_block b;
+    if (!job->bf16 || a->cap > 0 || !fits_page(dim)) {
+        for (int i = 0; exact_block_of(job, u, i, &b); i++) attend_block(&pass, &b, &part);
         return;
     }
-    int n_stored = store->n_sinks + store->n_window, chunk_pos = pass.first_pos - u->first_token;
-    for (int r = 0; r < n_stored; r += KEY_BLOCK) {
-        int m = min_int(KEY_BLOCK, n_stored - r), pos = chunk_pos - n_stored + r; /* read where there are no sinks */
-        if (seen_of(&pass, 0, pos, m).from >= m) continue;
-        k->dot_rows_f16(w->queries, rows, dim, store->exact_k + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
-                        w->scores, KEY_BLOCK);
-        soften_exact(&pass, &part, pos, m, KEY_BLOCK);
-        k->sum_rows_f16(w->scores, rows, KEY_BLOCK, store->exact_v + head_rows + (size_t)r * (size_t)dim, m, dim, dim,
-                        part.acc, dim);
-    }
-    int n_visible = u->first_token + rows / job->shape.group, row_stride = store->n_kv_heads * dim;
-    for (int r = 0; r < n_visible; r += KEY_BLOCK) {
-        int m = min_int(KEY_BLOCK, n_visible - r);
-        if (seen_of(&pass, 0, chunk_pos + r, m).from >= m) continue;
-        size_t first = (size_t)r * (size_t)row_stride + (size_t)u->kv_head * (size_t)dim;
-        k->dot_rows_f32(w->queries, rows, dim, a->k + first, m, row_stride, dim, w->scores, KEY_BLOCK);
-        soften_exact(&pass, &part, chunk_pos + r, m, u->first_token + 1 - r);
-        k->sum_rows_f32(w->scores, rows, KEY_BLOCK, a->v + first, m, row_stride, dim, part.acc, dim);
-    }
+    page_run run = {.n = 0};
+    tq_page_rows page_rows = rows_of(job, u, w, &part);
+    job->kernels->begin_pages(&page_rows);
+    for (int i = 0; exact_block_of(job, u, i, &b); i++) add_exact_page(&pass, &run, &page_rows, &b);
+    attend_run(&pass, &run, &page_rows);
+    job->kernels->end_pages(&page_rows);
 }
 
 static void attend_task(void *ctx, int task, int worker) {

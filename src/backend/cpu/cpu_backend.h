@@ -22,7 +22,7 @@ typedef struct tq_cpu_backend {
     size_t worker_floats;
     tq_trellis_work *trellis_work; /* (n_threads); touched only by trellis codecs, and no further than their dim */
     tq_matmul_input input; /* for TQ_GEMM_TOKENS tokens of the widest matrix */
-    /* Where prefill is in bf16: a gated block's values between its matrices, prepared; (n_threads, 2, tokens, TQ_GATED_ROWS). */
+    /* Where prefill is in bf16: down's input of a gated block, prepared; what comes to it from gate and up: (n_threads, 2, tokens, TQ_GATED_ROWS). */
     float *gated_input, *gated_scratch;
 } tq_cpu_backend;
 

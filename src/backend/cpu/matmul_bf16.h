@@ -15,12 +15,16 @@ enum {
 #endif
     BF16_ROWS = TQ_TILES_ROWS,
     BF16_TOKENS = 512,  /* of a call: each unpacks all weights once */
+#ifdef BF16_TILES
+    BF16_SUMS = BF16_ROWS * BF16_TOKENS, /* kept between chunks */
+#else
+    BF16_SUMS = 0, /* they are in the result */
+#endif
     BF16_PANEL = BF16_CHUNK / BF16_COLS * TILE_BYTES, /* bytes of 16 rows */
     BF16_FLOATS = 256,  /* columns of a row unpacked to floats at a time */
 };
 _Static_assert(BF16_TOKENS * 2 <= TQ_GEMM_TOKENS * 6, "prepared tokens have room");
-_Static_assert(SIDE * BF16_FLOATS * 4 + BF16_ROWS / SIDE * BF16_PANEL + (BF16_CHUNK == 256 ? BF16_ROWS * BF16_TOKENS * 4 : 0) <= TQ_TILES_SCRATCH * 4,
-               "a panel and sums fit the scratch");
+_Static_assert(SIDE * BF16_FLOATS * 4 + BF16_ROWS / SIDE * BF16_PANEL + BF16_SUMS * 4 <= TQ_TILES_SCRATCH * 4, "a panel and sums fit the scratch");
 
 /* VDPBF16PS and roundings are another processor's than those of kernels_avx512.c. */
 #define WITH_BF16 __attribute__((target("avx512bf16")))
@@ -190,17 +194,18 @@ static void put_sums(const float *sums, int tokens, int n_rows, float *y, int ld
 
 /* All rows of the chunk: tokens stay in L1 while rows pass by, and results leave as whole runs of a token's: y is in no cache near. */
 static void multiply_chunk(bf16_block *m, const tq_matmul_input *in, int col0, int n_rows, const uint8_t *panel, float *sums, float *y,
-                           int ldy, code_fetch *fetch) {
-    for (int t = 0; t < in->n; t += BF16_BLOCK, sums = m->y, y += BF16_BLOCK * (size_t)ldy) {
+                           code_fetch *fetch) {
+    const size_t ldy = (size_t)m->ldy;
+    for (int t = 0; t < in->n; t += BF16_BLOCK, sums = m->y, y += BF16_BLOCK * ldy) {
         int tokens = at_most_int(BF16_BLOCK, in->n - t);
         m->a = bf16_tokens(in, t / SIDE, col0), m->b = panel, m->y = sums;
         for (int r = 0; r < n_rows; r += 2 * SIDE, m->b += 2 * BF16_PANEL, m->y += 4 * TILE_FLOATS) {
             for (int i = BF16_BLOCK * r / n_rows; m->last && i < at_most_int(BF16_BLOCK * (r + 2 * SIDE) / n_rows, tokens); i++)
-                for (int at = 0; at < n_rows; at += SIDE) __builtin_prefetch(y + (size_t)i * (size_t)ldy + at, 0, 2);
+                for (int at = 0; at < n_rows; at += SIDE) __builtin_prefetch(y + (size_t)i * ldy + at, 0, 2);
             multiply_bf16(m);
             for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(fetch);
         }
-        if (m->last) put_sums(sums, tokens, n_rows, y, ldy);
+        if (m->last) put_sums(sums, tokens, n_rows, y, m->ldy);
     }
 }
 #else
@@ -232,13 +237,13 @@ WITH_BF16 static void multiply_bf16(const bf16_block *m) {
 }
 
 static void multiply_chunk(bf16_block *m, const tq_matmul_input *in, int col0, int n_rows, const uint8_t *panel, float *sums, float *y,
-                           int ldy, code_fetch *fetch) {
+                           code_fetch *fetch) {
     (void)sums;
     for (int r = 0; r < n_rows; r += 2 * SIDE)
         for (int t = 0; t < in->n; t += BF16_BLOCK) {
             m->a = bf16_tokens(in, t / SIDE, col0) + t % SIDE * 64, m->b = panel + r / SIDE * BF16_PANEL;
             m->tokens = at_most_int(BF16_BLOCK, in->n - t), m->rows = at_most_int(2 * SIDE, n_rows - r);
-            m->y = y + (size_t)t * (size_t)ldy + r;
+            m->y = y + (size_t)t * (size_t)m->ldy + r;
             multiply_bf16(m);
             for (int i = 0; i < BF16_BLOCK / 4; i++) fetch_codes(fetch);
         }
@@ -257,7 +262,7 @@ static void gemm_bf16(const tq_matrix *w, int row0, int n_rows, const tq_matmul_
         code_fetch fetch = fetch_behind(w, row0, n_rows, col0 + n, BF16_CHUNK);
         bf16_block m = {.next_a = SIDE * 2 * (size_t)n, .n = n / BF16_COLS, .first = col0 == 0, .last = col0 + n == w->cols, .ldy = ldy};
         __asm__ volatile("" ::: "memory"); /* loads of tiles do not tell the compiler what they read */
-        multiply_chunk(&m, in, col0, n_rows, panel, sums, y, ldy, &fetch);
+        multiply_chunk(&m, in, col0, n_rows, panel, sums, y, &fetch);
         __asm__ volatile("" ::: "memory");
     }
 #ifdef BF16_TILES
